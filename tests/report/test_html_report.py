@@ -370,6 +370,17 @@ def test_the_checkpoint_is_seen_in_the_first_view_of_a_surface_to_turn(steep):
     assert scene.yaxis.title.text.endswith("(1 = a distance of 22.6)")
 
 
+def test_a_saved_view_breaks_the_lines_of_its_title_and_caption():
+    interactive = pytest.importorskip("landscape.report.page.interactive", reason="the report extra is not installed")
+    piece = replace(examples.plane(15, 15), title="a checkpoint with a name " * 5)
+    meta = json.loads(interactive.surface_json(piece))["layout"]["meta"]
+    title, caption = (unescape(meta[key]).split("<br>") for key in ("title", "caption"))
+    assert (len(title), len(caption)) == (meta["titles"], meta["lines"])
+    assert len(title) > 1
+    assert max(map(len, title)) <= 60
+    assert max(map(len, caption)) <= 105
+
+
 def test_interactive_without_plotly_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "landscape.report.page.interactive", raising=False)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_hidden_moves import SEQUENCE, VECTOR, Net, attention, between, drawn, spaces
+from test_hidden_moves import SEQUENCE, VECTOR, Net, attention, before_gelu, between, drawn, spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -123,6 +123,20 @@ SAID: dict[str, Case] = {
             a=nn.Conv2d(2, 4, 3), c=nn.Conv2d(4, 3, 1), h=nn.Linear(12, 3), g=drawn(2, 2), b=drawn(2, 2),
         ), (2, 4, 4),
     ),
+    "fixed numbers beside the input": (
+        lambda: before_gelu(
+            lambda m, x: torch.cat([x, torch.arange(3, dtype=x.dtype).expand(len(x), -1)], 1), width=8
+        ), VECTOR,
+    ),
+    "zeros beside the input": (lambda: before_gelu(lambda m, x: F.pad(x, (0, 1)), width=6), VECTOR),
+    "zeros beside a GELU": (lambda: between(lambda m, z: F.pad(F.gelu(z), (0, 1)), width=5), VECTOR),
+    "ones beside channels of a convolution": (
+        lambda: Net(
+            lambda m, x: m.h(F.gelu(m.a(F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0))).flatten(1)),
+            a=nn.Conv2d(3, 2, 1), h=nn.Linear(32, 3),
+        ), (2, 4, 4),
+    ),
+    "the difference of two learned numbers": (lambda: after_gelu(lambda m, z: z * (m.t - m.s), t=drawn(1), s=drawn(1)), VECTOR),
     "the largest of several scores": (
         lambda: Net(
             lambda m, x: m.h(F.gelu(m.a(x))) * (m.r(x).argmax(-1, keepdim=True) == torch.arange(3)),

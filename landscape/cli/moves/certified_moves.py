@@ -83,10 +83,12 @@ def close_enough(
     there = symmetries.families
     if asked.families or asked.attack is not None or symmetries.nearly is None or "norm-in" not in asked.among(there):
         return there
-    line = Line("norm-in", ("norm-in",), [asked.factor], asked.ratio)
+    alone = Line("norm-in", ("norm-in",), [asked.factor], asked.ratio)
+    joint = [line for line in lines_of(asked, there, asked.factor, asked.ratio) if line.name == TOGETHER]
     try:
-        line.other = _moved(task, objective, symmetries, line, asked.factor, None, seed)
-        _check_near(objective, symmetries, line)
+        for line in (alone, *joint):  # what another family does to a small eps shows only together
+            line.other = _moved(task, objective, symmetries, line, asked.factor, None, seed)
+            _check_near(objective, symmetries, line)
     except NumericalError as error:
         left = tuple(family for family in there if family != "norm-in")
         if not left:

@@ -63,11 +63,14 @@ def solved(
             try:
                 compare(task.model, other, objective.example)
             except NumericalError as error:
+                nearest = min(reached, key=lambda other: abs(other - value), default=None)
+                far = "no value" if nearest is None else f"{nearest:.4g}"
+                advice = "" if nearest is None else f"choose a {'smaller' if value > nearest else 'larger'} target"
+                fixes = [advice, "" if double else "--dtype float64"]
                 raise UsageError(
                     f"expected a value of {name} that matrices reach before rounding of the weights changes the function, "
-                    f"found {value:g}: {max(reached):.4g} was reached, and condition number {condition:.3g} changes "
-                    "the outputs",
-                    fix="choose a smaller target" + ("" if double else ", or --dtype float64"),
+                    f"found {value:g}: {far} was reached, and condition number {condition:.3g} changes the outputs",
+                    fix=", or ".join(filter(None, fixes)) or "rescale layers instead: --symmetry layer",
                 ) from error
             reached.append(value_of(other))
             return reached[-1]

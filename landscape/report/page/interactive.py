@@ -1,6 +1,7 @@
 """Interactive surfaces. This module imports plotly, so it is imported only for interactive reports."""
 
 from html import escape
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as graph
@@ -25,6 +26,8 @@ from landscape.results import INTERPOLATED, Slice
 
 TALL = 0.8  # height of the box, whose sides have length 1, as in the figure
 TITLE = 48  # characters in a line of an axis title; plotly writes a third line over the numbers
+WIDTH = 620  # pixels of a saved view at least, which hold a line of these characters
+HEADING, CAPTION = 60, 105
 LIFT = 0.03  # of a mark above the surface, of the height of the box
 SIZE = 1.15  # of the box in the frame; in parallel projection the distance of the eye does not matter
 
@@ -38,9 +41,16 @@ def surface_json(piece: Slice, quantity: str = "loss") -> str:
     """
     figure = _figure(piece, quantity)
     # Written above and below the surface in the PNG file, whose reader has no page around it.
-    lines = [escape(line) for line in slice_caption(piece, quantity) if line]
+    lines = [escape(part) for line in slice_caption(piece, quantity) for part in wrap(line, CAPTION)]
+    title = wrap(label_text(piece.title, 90), HEADING)
     figure.update_layout(
-        meta={"title": _written(label_text(piece.title, 90)), "caption": "<br>".join(lines), "lines": len(lines)}
+        meta={
+            "title": _written("\n".join(title)),
+            "titles": max(len(title), 1),
+            "caption": "<br>".join(lines),
+            "lines": len(lines),
+            "width": WIDTH,
+        }
     )
     text: str = figure.to_json()
     return text

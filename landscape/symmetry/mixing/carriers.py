@@ -18,18 +18,8 @@ from landscape.symmetry.mixing.steps import (
     taken_by_softmax,
     written,
 )
-from landscape.symmetry.mixing.tracked import (
-    ZERO,
-    Mark,
-    Tracked,
-    channel,
-    columns,
-    distinct,
-    opaque,
-    vector_axis,
-    vectors,
-)
-from landscape.symmetry.operation_kinds import AVERAGES, COMPARISONS, INERT, MAXIMA, RECTIFYING, SHAPE_ONLY
+from landscape.symmetry.mixing.tracked import ZERO, Mark, Tracked, channel, columns, distinct, opaque, vector_axis, vectors
+from landscape.symmetry.operation_kinds import AVERAGES, INERT, MAXIMA, RECTIFYING, SHAPE_ONLY
 from landscape.symmetry.weightless_rules import MOVES
 
 _CARRIED = ("scores", "weights", "turned")
@@ -213,32 +203,6 @@ def softmax(step: Step) -> Any:
 def activation(step: Step) -> Any:
     """Nothing but a factor passes."""
     return step.nonlinear()
-
-
-@rule("amax", "amin", "max", "min")
-def largest(step: Step) -> Any:
-    """A constant passes that all have in common; where it goes is not followed."""
-    if "other" in step.args:
-        return comparison(step)
-    if not step.varies or not isinstance(step.first, Tracked):
-        return step.nonlinear()
-    step.breaks(step.first, constants=True)
-    step.store.lose(distinct(step.first.codes), f"{step.place} takes the largest or smallest of several")
-    return step.nothing()
-
-
-@rule(*COMPARISONS, "maximum", "minimum")
-def comparison(step: Step) -> Any:
-    """A constant passes that both sides have in common; where it goes is not followed."""
-    if sum(is_learned(v) for v in step.values()) < 2:
-        return step.nonlinear()
-    for value in step.values():
-        if isinstance(value, Tracked) and not value.opaque:
-            step.breaks(value, constants=True)
-            step.store.lose(distinct(value.codes), f"{step.place} compares values that may have a constant in common")
-        elif is_learned(value):
-            step.store.hide(f"{step.place} compares values that may have a constant in common")
-    return step.nothing()
 
 
 @rule(*SHAPE_ONLY)

@@ -92,8 +92,7 @@ class Channels:
         normal: channels that a normalization gives.
         partner: channel -> the one that a rotary embedding turns it with.
         fixed: channels to which no constant may be added.
-        lost: channel -> the place behind which constants are not followed.
-        hidden: places where constants may pass that are in no channel.
+        lost, hidden: channel -> the place behind which constants are not followed; such places without channels.
         trades: those that a single call shows.
         passes: linear maps without a bias, behind which they are not followed either.
         unequal: sums of values after different gains.
@@ -105,8 +104,7 @@ class Channels:
         turned: those of them that a rotary embedding adds to others.
         direct, through: call -> the values that its weights read, and those that all linear maps before them read too.
         uses: how many operations read the channels of a call.
-        frozen: parameters that are not trained.
-        held: parameters that may not change.
+        frozen, held: parameters that are not trained, and those that may not change.
         shared: parameters that several calls use.
         even_gains: parameters of which all elements are equal.
         pinned: those of them of which one use is neither a linear map nor a sum.

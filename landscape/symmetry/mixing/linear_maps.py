@@ -40,6 +40,8 @@ def _affine(step: Step, x: Any, weight: Any, bias: Any, *, transposed: bool) -> 
         return step.unread()
     table = isinstance(x, Leaf) and x.parameter and x.name not in step.store.shared  # whose channels tell what is free
     x = step.tracked(x)
+    if -1 in x.beside:
+        step.store.hide(f"{step.place} reads values that no input changes beside others")
     if x.given and not table:
         _reads_given(step, x, more=bias is not None)
     if x.mark is not None and x.mark.kind == "weights" and bias is not None:
@@ -125,6 +127,8 @@ def convolution(step: Step) -> Any:
     if x.given:
         step.store.give_up(f"{step.place} reads a value that no input changes")
     axis = len(x.shape) - spatial - 1
+    if axis - len(x.shape) in x.beside:
+        step.store.hide(f"{step.place} reads values that no input changes beside others")
     index = weight.elements()
     transposed = "transpose" in step.name or bool(step.args.get("transposed"))
     if transposed:

@@ -1,4 +1,4 @@
-"""Rules for normalizations: what they take away, and the rotations that they let through."""
+"""Rules for normalizations, maxima and comparisons: what they ignore, and the rotations that they let through."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ from torch import Tensor
 from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing.channels import Numbers, Taken
 from landscape.symmetry.mixing.mixtures import BatchNormMean
-from landscape.symmetry.mixing.steps import Step, axis_of, rule
+from landscape.symmetry.mixing.steps import Step, axis_of, is_learned, rule
 from landscape.symmetry.mixing.tracked import Tracked, channel, columns, distinct, vectors
+from landscape.symmetry.operation_kinds import COMPARISONS
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
@@ -125,3 +126,29 @@ def _spread_of_many(step: Step) -> Any:
         return step.nothing()
     step.adds(bias, out)
     return step.result(vectors(step.shape, out, 1))
+
+
+@rule("amax", "amin", "max", "min")
+def largest(step: Step) -> Any:
+    """A constant passes that all have in common; where it goes is not followed."""
+    if "other" in step.args:
+        return comparison(step)
+    if not step.varies or not isinstance(step.first, Tracked):
+        return step.nonlinear()
+    step.breaks(step.first, constants=True)
+    step.store.lose(distinct(step.first.codes), f"{step.place} takes the largest or smallest of several")
+    return step.nothing()
+
+
+@rule(*COMPARISONS, "maximum", "minimum")
+def comparison(step: Step) -> Any:
+    """A constant passes that both sides have in common; where it goes is not followed."""
+    if sum(is_learned(v) for v in step.values()) < 2:
+        return step.nonlinear()
+    for value in step.values():
+        if isinstance(value, Tracked) and not value.opaque:
+            step.breaks(value, constants=True)
+            step.store.lose(distinct(value.codes), f"{step.place} compares values that may have a constant in common")
+        elif is_learned(value):
+            step.store.hide(f"{step.place} compares values that may have a constant in common")
+    return step.nothing()

@@ -75,6 +75,8 @@ def _number_added(step: Step, a: Any, number: Any) -> Any:
 
 def _sum(step: Step, a: Any, b: Any) -> Any:
     """Sum of two activations, or of an activation and a parameter."""
+    if step.shape.numel() == 1 and is_learned(a) and is_learned(b):
+        step.store.hide(f"{step.place} adds two learned numbers")
     left, right = _beside(step, a, b), _beside(step, b, a)
     learned = left.learned or right.learned
     if left.opaque and right.opaque:

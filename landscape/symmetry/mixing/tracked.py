@@ -55,6 +55,7 @@ class Tracked:
         mark: see `Mark`.
         origin: the value without channels of which this one is a rearrangement, if it is one.
         given: whether it is the same for every input: made of parameters and constants alone.
+        beside: axes, counted from the back, along which such values stand beside others.
     """
 
     codes: Codes
@@ -62,6 +63,7 @@ class Tracked:
     mark: Mark | None = None
     origin: "Tracked | None" = None
     given: bool = False
+    beside: frozenset[int] = frozenset()
 
     @property
     def source(self) -> "Tracked":

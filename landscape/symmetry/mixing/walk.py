@@ -14,8 +14,12 @@ from landscape.symmetry.mixing.cases import masks  # noqa: F401  # as above
 from landscape.symmetry.mixing.cases.unread_parts import Parts
 from landscape.symmetry.mixing.channels import Channels, Taken
 from landscape.symmetry.mixing.mixtures import OUTPUTS, Shift
-from landscape.symmetry.mixing.steps import RULES, Step, settle
+from landscape.symmetry.mixing.steps import RULES, Step, is_learned, settle
 from landscape.symmetry.mixing.tracked import Tracked, columns, distinct, opaque, vector_axis
+from landscape.symmetry.operation_kinds import INERT, RECTIFYING
+from landscape.symmetry.weightless_rules import MOVES
+
+_CARRYING = frozenset(("mul", "div", "neg", "dropout", "clone", "contiguous", "to", "_to_copy", *INERT, *RECTIFYING, *MOVES))
 
 
 def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = frozenset()) -> Channels:
@@ -37,6 +41,8 @@ def channels_of(graph: Graph, trained: frozenset[str], held: frozenset[str] = fr
         result = _followed(step) if shapes else None
         if not step.varies:
             result = [_given(r) for r in result] if isinstance(result, list) else _given(result)
+        else:
+            result = _with_fixed(step, result)
         _remember(store, op, args, result)
         _note_uses(step, result, before)
         parts.note(step, result)
@@ -71,6 +77,28 @@ def _remember(store: Channels, op: Any, args: dict[str, Any], result: Any) -> No
 def _given(value: Any) -> Any:
     """A result that is the same for every input."""
     return replace(value, given=True) if isinstance(value, Tracked) and not value.given else value
+
+
+def _with_fixed(step: Step, result: Any) -> Any:
+    """A result with the axes along which values that no input changes stand beside others, as zeros of padding do."""
+    axes: set[int] = set()
+    for value in step.values():
+        if isinstance(value, Tracked) and value.beside and step.name in _CARRYING:
+            axes |= value.beside if step.name not in MOVES else set(range(-len(step.shape), 0))
+    if step.name in ("cat", "concat", "stack") and any(_is_fixed(v) for v in step.values()):
+        dim, n = step.args.get("dim", 0), len(step.shape)
+        axes.add(dim if dim < 0 else dim - n)
+    if step.name in ("constant_pad_nd", "pad"):
+        axes.update(-1 - i // 2 for i, n in enumerate(step.args["pad"]) if n > 0)
+    if not axes:
+        return result
+    whole = [replace(r, beside=frozenset(axes)) if isinstance(r, Tracked) else r for r in values_in(result)]
+    return whole if isinstance(result, list) else whole[0]
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a value is the same for every input and no parameter makes it."""
+    return not is_learned(value) and (isinstance(value, Leaf) or value.given)
 
 
 def _shared(graph: Graph) -> frozenset[str]:

@@ -81,8 +81,8 @@ async function drawn(image) {
 
 async function turnedView(place) {
   // A file has no page around it: title and caption are written into it.
-  const { title, caption, lines } = place.layout.meta;
-  const [above, below] = [44, 16 * lines + 12];
+  const { title, titles, caption, lines, width } = place.layout.meta;
+  const [above, below] = [24 + 20 * titles, 16 * lines + 12];
   const at = { xref: "paper", yref: "paper", x: 0.01, xanchor: "left", showarrow: false, align: "left" };
   const layout = {
     ...place.layout,
@@ -93,7 +93,7 @@ async function turnedView(place) {
       { ...at, y: 0, yanchor: "top", yshift: -4, text: caption, font: { size: 10, color: "#666" } },
     ],
   };
-  const size = { width: place.clientWidth, height: place.clientHeight + above + below };
+  const size = { width: Math.max(place.clientWidth, width), height: place.clientHeight + above + below };
   const url = await window.Plotly.toImage({ data: place.data, layout }, { format: "png", scale: 3, ...size });
   return new Blob([Uint8Array.from(atob(url.split(",")[1]), (c) => c.charCodeAt(0))], { type: "image/png" });
 }
