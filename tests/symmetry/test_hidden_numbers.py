@@ -196,3 +196,26 @@ def test_a_batchnorm_between_linear_maps_hides_matrices_alone() -> None:
     assert [place.partition(" in ")[2] for place in symmetries.unread_matrices] == ["1 is between two linear maps"]
     objective = Objective(model, nn.CrossEntropyLoss(), (x, torch.zeros(6, 2, 2, dtype=torch.long)))
     assert set(mark_of(MEASURES["adaptive_trace"], objective)["unknown"]) == set(MATRICES)
+
+
+class Pruned(nn.Module):
+    """Some inputs, or hidden units, times a fixed 0."""
+
+    mask: torch.Tensor
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place, self.a, self.h = place, nn.Linear(4, 4), nn.Linear(4, 3)
+        self.register_buffer("mask", torch.tensor([1.0, 0.0, 1.0, 1.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x * self.mask if self.place == "input" else x)
+        x = torch.tanh(x * self.mask if self.place == "before" else x)
+        out: torch.Tensor = self.h(x * self.mask if self.place == "behind" else x)
+        return out
+
+
+@pytest.mark.parametrize("place", ["input", "before", "behind", "nowhere"])
+def test_weights_that_a_fixed_zero_cuts_off_are_said(place: str) -> None:
+    found = find_symmetries(Pruned(place), torch.randn(5, 4))
+    assert any("by 0" in said for said in found.all_unread) == (place != "nowhere")

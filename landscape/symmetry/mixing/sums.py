@@ -9,6 +9,7 @@ import torch
 
 from landscape.symmetry.graph_calls import Leaf
 from landscape.symmetry.mixing import normalizations
+from landscape.symmetry.mixing.cases.masks import note_closed
 from landscape.symmetry.mixing.cases.rotary import rotary
 from landscape.symmetry.mixing.channels import Numbers
 from landscape.symmetry.mixing.contractions import added_to_scores
@@ -189,6 +190,7 @@ def _one_by_one(step: Step, x: torch.Tensor, y: torch.Tensor) -> Tracked | None:
 @rule("mul", accepts=("scores",))
 def multiply(step: Step) -> Any:
     """By a number, or by fixed numbers; a gate breaks every channel, and a parameter is a gain."""
+    note_closed(step)
     return _scaled(step, step.args["self"], step.args["other"])
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from landscape.symmetry.graph_calls import Leaf
-from landscape.symmetry.mixing.steps import Step, is_learned, lose_all, rule, written
+from landscape.symmetry.mixing.cases.fixed_values import value_of
+from landscape.symmetry.mixing.steps import Step, axis_of, is_learned, lose_all, rule, written
 from landscape.symmetry.mixing.tracked import Tracked, channel, distinct, labelled, vector_axis, vectors
 
 _HIDES = -1e4  # scores below it have no weight in a softmax
@@ -72,3 +73,19 @@ def _chosen(step: Step) -> Tracked | None:
         step.store.give_up(reason)
     nothing: Tracked = step.nothing()
     return nothing
+
+
+def note_closed(step: Step) -> None:
+    """Channels times a fixed 0 reach nothing behind them, so that the weights that write and read them are free: said."""
+    sides = [step.args["self"], step.args["other"]]
+    for mask, x in (sides, sides[::-1]):
+        fixed = not mask.parameter if isinstance(mask, Leaf) else isinstance(mask, Tracked) and mask.given and not mask.learned
+        if not fixed or not isinstance(x, Tracked) or x.given:
+            continue
+        back = len(x.shape) - (len(x.shape) - 1 if x.opaque else axis_of(x.codes))  # the axis of channels, counted from behind
+        found = value_of(mask, step.store.made, step.store.tensors)
+        if found is None or found.ndim < back or found.shape[-back] < 2:
+            continue
+        rest = [axis for axis in range(found.ndim) if axis != found.ndim - back]
+        if bool((found == 0).all(dim=rest).any() if rest else (found == 0).any()):
+            step.store.give_up(f"{step.place} multiplies some channels by 0")
