@@ -104,12 +104,15 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"expected to write .*a folder that exists and can be written"):
-        checkpoints.save(tmp_path / "nowhere" / "a.pt", {"w": torch.ones(2)}, recipe={})
     (tmp_path / "a.pt").mkdir()
     with pytest.raises(UsageError, match=r"expected to write .*a folder that exists and can be written"):
         checkpoints.save(tmp_path / "a.pt", {"w": torch.ones(2)}, recipe={})
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"], "a temporary file was left behind"
+
+
+def test_a_folder_that_is_missing_is_made(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "new" / "runs" / "a.pt", {"w": torch.ones(2)}, recipe={})
+    assert checkpoints.read(tmp_path / "new" / "runs" / "a.pt").weights().state["w"].tolist() == [1.0, 1.0]
 
 
 def test_a_file_is_replaced_whole_with_the_usual_mode(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ BAD = [
     (("surface", "RUN", "--span", "1", "-1"), 2, "span"),
     (("surface", "RUN", "--directions", "sideways"), 2, "sideways"),
     (("reparam", "RUN", "--target", "trace"), 2, "MEASURE=VALUE"),
-    (("reparam", "RUN", "--target", "adaptive_trace=3"), 2, "rescaling changes"),
+    (("reparam", "RUN", "--target", "adaptive_trace=3"), 2, "a measure that layer moves"),
     (("reparam", "RUN", "--alpha", "-1"), 2, "alpha"),
     (("compare", "RUN"), 2, "at least two"),
     (("compare", "--group", "a=none-*.pt"), 2, "none-*.pt"),

@@ -128,12 +128,12 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, monkeypatch, wh
     out = tmp_path / "a.safetensors"
     left = [times]
 
-    def full(path, content):
+    def full(path, content, **options):
         if Path(path).suffix == what:
             left[0] -= 1
             if left[0] < 0:
                 raise UsageError("expected to write, found: No space left on device", fix="free some space")
-        return real(path, content)
+        return real(path, content, **options)
 
     real = states.write
     with monkeypatch.context() as patch:
