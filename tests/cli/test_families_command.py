@@ -112,7 +112,7 @@ def test_the_report_shows_every_family(here: Path, every: tuple[dict, str]) -> N
         assert words in page
 
 
-def test_a_target_of_pairs_is_a_condition_number(here: Path) -> None:
+def test_a_target_of_pairs_is_a_condition_number(here: Path, every: tuple[dict, str]) -> None:
     start = json.loads((here / "all" / "certificate.json").read_text())["rows"][0]["before"]["value"]
     reparam(
         here, "--symmetry", "pair", "--target", f"adaptive_trace={30 * start}", "--measures", "adaptive_trace", "--out", "t"
