@@ -1,7 +1,6 @@
 """`landscape reparam` on a network of attention: every family, a condition number, a target, and an attack."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -134,11 +133,10 @@ def test_an_attack_says_how_far_it_came(here: Path) -> None:
     assert "nothing moved logit_norm: " in done.out
 
 
-def test_an_attack_along_all_families_is_done_within_a_minute(here: Path) -> None:
-    begun = time.process_time()
+def test_an_attack_along_all_families_keeps_to_its_evaluations(here: Path) -> None:
     reparam(here, "--attack", "adaptive_trace", "--measures", "adaptive_trace", "--out", "climbed")
-    assert time.process_time() - begun < 60
     document = json.loads((here / "climbed" / "certificate.json").read_text())
+    assert document["attack"]["evaluations"] <= 120
     assert document["same_function"]
     assert "bias" in document["attack"]["families"]
     assert document["attack"]["best"] > 1000 * document["attack"]["start"]

@@ -267,6 +267,7 @@ def test_a_record_that_is_taken_back_is_done_again(tmp_path):
     assert values(tmp_path) == WHOLE
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_points_take_time_in_proportion():
     assert growth(lambda n: survey(Squares(n), Journal(None, "run")), 8_000, 100_000) < 3
 

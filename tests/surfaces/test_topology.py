@@ -213,6 +213,7 @@ def test_refusals():
         merge_tree(piece)
 
 
+@pytest.mark.slow
 def test_a_million_points():
     """In time as n log n, not n^2: noise, where a fifth of the points are minima, equals gudhi."""
     values = np.random.default_rng(0).standard_normal((1000, 1000))
