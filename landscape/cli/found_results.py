@@ -131,12 +131,12 @@ def _certificate(found: Found, document: dict[str, Any], path: Path) -> None:
         if "condition" in entry:
             certificate = replace(certificate, provenance=dict(certificate.provenance) | {"condition": entry["condition"]})
         # Two runs of the command may contain the same point; if they have another number there, they stay apart.
-        place, there = _place(entry["alpha"], certificate), found["certificates"].get(label, [])
-        known = [c.to_json() for alpha, c in there if _place(alpha, c) == place]
-        if known and certificate.to_json() not in known:
+        place, own = _place(entry["alpha"], certificate), certificate.to_json()
+        known = [c.to_json() for alpha, c in found["certificates"].get(label, []) if _place(alpha, c) == place]
+        if known and own not in known:
             label += f", {path.parent.name or path.parent.resolve().name}"
             known = [c.to_json() for _, c in found["certificates"].get(label, [])]
-        if certificate.to_json() not in known:
+        if own not in known:
             found["certificates"].setdefault(label, []).append((entry["alpha"], certificate))
 
 

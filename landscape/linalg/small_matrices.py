@@ -5,6 +5,7 @@ other work has a core, each of the many short steps waits for it: 100 x 100 take
 """
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -22,21 +23,21 @@ def _pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def _threads(rows: int) -> AbstractContextManager[object]:
+    """One thread for small matrices inside the block, as many as before for others."""
+    return _pools().limit(limits=1, user_api="blas") if rows <= MOST else nullcontext()
+
+
 def eigh(matrix: Float[np.ndarray, "*batch n n"]) -> tuple[Float[np.ndarray, "*batch n"], Float[np.ndarray, "*batch n n"]]:
     """`numpy.linalg.eigh`, on one thread for up to `MOST` rows: eigenvalues in increasing order, eigenvectors as columns."""
-    if matrix.shape[-1] > MOST:
+    with _threads(matrix.shape[-1]):
         values, vectors = np.linalg.eigh(matrix)
-    else:
-        with _pools().limit(limits=1, user_api="blas"):
-            values, vectors = np.linalg.eigh(matrix)
     return values, vectors
 
 
 def eigvalsh(matrix: Float[np.ndarray, "*batch n n"]) -> Float[np.ndarray, "*batch n"]:
     """`numpy.linalg.eigvalsh`, on one thread for up to `MOST` rows."""
-    if matrix.shape[-1] > MOST:
-        return np.linalg.eigvalsh(matrix)
-    with _pools().limit(limits=1, user_api="blas"):
+    with _threads(matrix.shape[-1]):
         return np.linalg.eigvalsh(matrix)
 
 

@@ -5,7 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-from test_hidden_moves import SEQUENCE, VECTOR, Net, attention, before_gelu, between, drawn, spaces
+from test_hidden_moves import (
+    SEQUENCE,
+    VECTOR,
+    Case,
+    Net,
+    assert_all_found,
+    assert_rest_said,
+    attention,
+    before_gelu,
+    between,
+    drawn,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,8 +25,6 @@ from landscape.measures.registry import MEASURES
 from landscape.measures.running.marks import mark_of
 from landscape.symmetry import find_symmetries
 from landscape.symmetry.families import MATRICES
-
-Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
 
 
 def after_gelu(last: Callable[[Any, Tensor], Tensor], **parts: Any) -> Net:
@@ -173,16 +182,12 @@ SAID: dict[str, Case] = {
 
 @pytest.mark.parametrize("name", FOUND)
 def test_it_is_found(name: str) -> None:
-    there, found, symmetries = spaces(*FOUND[name])
-    assert found == there > 0
-    assert symmetries.all_unread == ()
+    assert_all_found(FOUND[name])
 
 
 @pytest.mark.parametrize("name", SAID)
 def test_it_is_said(name: str) -> None:
-    there, found, symmetries = spaces(*SAID[name])
-    assert found < there
-    assert symmetries.all_unread
+    assert_rest_said(SAID[name])
 
 
 def test_a_batchnorm_between_linear_maps_hides_matrices_alone() -> None:

@@ -5,11 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from test_hidden_moves import SEQUENCE, VECTOR, Net, attention, drawn, in_one_head, spaces
+from test_hidden_moves import (
+    SEQUENCE,
+    VECTOR,
+    Case,
+    Net,
+    assert_all_found,
+    assert_rest_said,
+    attention,
+    drawn,
+    in_one_head,
+    spaces,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
 
 
 def into(width: int, inside: Callable[[Any, Tensor], Tensor], **parts: Any) -> Net:
@@ -130,16 +139,12 @@ SAID: dict[str, Case] = {
 
 @pytest.mark.parametrize("name", FOUND)
 def test_it_is_found(name: str) -> None:
-    there, found, symmetries = spaces(*FOUND[name])
-    assert found == there > 0
-    assert symmetries.all_unread == ()
+    assert_all_found(FOUND[name])
 
 
 @pytest.mark.parametrize("name", SAID)
 def test_it_is_said(name: str) -> None:
-    there, found, symmetries = spaces(*SAID[name])
-    assert found < there
-    assert symmetries.all_unread
+    assert_rest_said(SAID[name])
 
 
 def test_parts_that_are_read_one_by_one_are_no_gap() -> None:
