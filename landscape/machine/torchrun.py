@@ -87,6 +87,10 @@ def _initialise(seconds: float) -> None:
     import torch
     import torch.distributed as dist
 
+    # Its functions take the group of the moment of import as a default. Imported later, as torch._dynamo does, they keep the
+    # group's threads alive until the process ends, where a thread that lets go of a tensor aborts it now and then.
+    import torch.distributed.nn
+
     size, backend = launched()[1], "gloo"
     if torch.cuda.is_available():
         # NCCL allows one process per GPU; more processes communicate through the host.

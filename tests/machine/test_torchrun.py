@@ -203,3 +203,30 @@ def test_three_processes_find_what_one_finds(place, tmp_path, command, document)
         # A maximiser that stops where its value stalls may take more steps to it, by another way.
         free = ("gradients", "forwards", "/sam/n:", "/sam/data_stderr:")
         assert [text for text in same(one, three) if not any(word in text for word in free)] == []
+
+
+LEAVES = """import os
+from pathlib import Path
+from landscape.machine.torchrun import joined
+
+def of_the_group():
+    return [name for task in Path("/proc/self/task").iterdir() if "gloo" in (name := (task / "comm").read_text().strip())]
+
+with joined() as members:
+    import torch._dynamo  # and with it every function of torch.distributed whose default is the group
+    members.everyone(None)
+    within = of_the_group()
+Path(f"threads{members.rank}").write_text(f"{len(within)} {of_the_group()}")
+"""
+
+
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """One that does aborts the process now and then, at exit, when the last tensor of a collective is let go."""
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "leaves.py"]
+    done = subprocess.run(run, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        within, after = (tmp_path / f"threads{rank}").read_text().split(" ", 1)
+        assert int(within) > 0
+        assert after == "[]"
