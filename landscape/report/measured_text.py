@@ -1,7 +1,7 @@
 """Text in lines of a measured width: the number of characters says little, since a W is three times as wide as an i."""
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
@@ -78,6 +78,7 @@ def _font(points: float, bold: bool) -> FontProperties:
     return FontProperties(family=HOUSE["font.sans-serif"], size=points, weight="bold" if bold else "normal")
 
 
+@lru_cache(maxsize=8192)  # a figure asks for the same beginnings of its title, caption and legend at every pass of its layout
 def _width(line: str, points: float, bold: bool) -> float:
     """Width of one line in inches at the resolution where it is widest; a dollar sign is drawn without its backslash."""
     drawn, font = line.replace("\\$", "$"), _font(points, bold)
