@@ -133,6 +133,7 @@ def test_an_attack_says_how_far_it_came(here: Path) -> None:
     assert "nothing moved logit_norm: " in done.out
 
 
+@pytest.mark.slow
 def test_an_attack_along_all_families_keeps_to_its_evaluations(here: Path) -> None:
     reparam(here, "--attack", "adaptive_trace", "--measures", "adaptive_trace", "--out", "climbed")
     document = json.loads((here / "climbed" / "certificate.json").read_text())
@@ -164,7 +165,10 @@ def test_a_move_that_float32_cannot_hold_is_refused_before_anything_is_measured(
             ("--symmetry", "pair", "--target", "weight_curvature=3"),
             "a measure that pair moves, found weight_curvature, which is",
         ),
-        (("--symmetry", "pair", "--target", "adaptive_trace=1e-9"), "a target that some condition number in [1, "),
+        pytest.param(
+            ("--symmetry", "pair", "--target", "adaptive_trace=1e-9"), "a target that some condition number in [1, ",
+            marks=pytest.mark.slow,
+        ),
         (("--target", "trace"), "expected --target MEASURE=VALUE, found 'trace'"),
         (("--target", "sharpish=3"), "expected a measure, found 'sharpish'"),
     ],

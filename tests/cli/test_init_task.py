@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from landscape.tasks.torchvision_import import torchvision
 
-SMALL = "shufflenet_v2_x0_5"
+SMALL = "squeezenet1_1"
 
 
 @pytest.fixture

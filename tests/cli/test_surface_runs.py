@@ -100,7 +100,7 @@ def test_two_at_once_share_the_work(place):
     [([signal.SIGINT, signal.SIGINT], "twice"), pytest.param([signal.SIGTERM], "told", marks=SLOW)],
 )
 def test_told_to_stop_it_says_how_to_go_on_and_does(place, signals, name):
-    longer = ("--grid", "71", *FEW)  # so that a machine that is slow to send the signals is still in time
+    longer = ("--grid", "49", *FEW)  # so that a machine that is slow to send the signals is still in time
     process = started("surface", "0.safetensors", *longer, "--out", name, cwd=place)
     in_the_middle(process, place / name)
     for s in signals:

@@ -182,7 +182,7 @@ def test_granulated(repeats, effect):
     ("runs", "spread"),
     [
         ((5, 5), 0.2),
-        ((4, 9), 0.5),
+        pytest.param((4, 9), 0.5, marks=pytest.mark.slow),
         ((3, 3), 0.5),
         pytest.param((5, 5), 0.03, marks=pytest.mark.slow),
         pytest.param((10, 10), 0.1, marks=pytest.mark.slow),

@@ -99,7 +99,7 @@ LONG_TAILED = np.r_[np.random.default_rng(3).lognormal(-4, 2, 500), -np.random.d
 LOW_RANK = np.r_[np.zeros(300), np.random.default_rng(5).lognormal(-3, 1.5, 80)]
 
 
-@pytest.mark.parametrize("steps", [20, 40, 80])
+@pytest.mark.parametrize("steps", [20, pytest.param(40, marks=pytest.mark.slow), 80])
 @pytest.mark.parametrize("scale", ["linear", "log"])
 @pytest.mark.parametrize(
     "values",

@@ -301,7 +301,7 @@ def test_every_measure_was_seen() -> None:
     assert [name for name in MEASURES if not any(measured(net, None)[name].defined for net in BY_HAND)] == []
 
 
-FAST = {"mlp", "cnn", "functional", "half-tied", "dense", "pre-norm"}
+FAST = {"mlp", "cnn", "functional", "pre-norm"}
 
 
 @pytest.mark.parametrize(

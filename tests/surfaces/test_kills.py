@@ -13,8 +13,8 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "workers", "kind"),
     [
-        (25, 2, "alone"),
-        (15, 2, "stacked"),
+        (15, 2, "alone"),
+        (10, 2, "stacked"),
         (6, 2, "curvature"),
         pytest.param(40, 1, "alone", marks=SLOW),
         pytest.param(8, 1, "curvature", marks=SLOW),
