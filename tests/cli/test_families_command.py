@@ -166,7 +166,8 @@ def test_a_move_that_float32_cannot_hold_is_refused_before_anything_is_measured(
             "a measure that pair moves, found weight_curvature, which is",
         ),
         pytest.param(
-            ("--symmetry", "pair", "--target", "adaptive_trace=1e-9"), "a target that some condition number in [1, ",
+            ("--symmetry", "pair", "--target", "adaptive_trace=1e-9"),
+            "a target that some condition number in [1, ",
             marks=pytest.mark.slow,
         ),
         (("--target", "trace"), "expected --target MEASURE=VALUE, found 'trace'"),

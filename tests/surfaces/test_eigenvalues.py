@@ -128,7 +128,7 @@ def extremes_of(objective: Objective, axes, grid: int) -> Extremes:
     return Extremes(chart, objective, Run(None, {}))
 
 
-@pytest.mark.parametrize("order", ["backwards", "shuffled", "alone"])
+@pytest.mark.parametrize("order", [pytest.param("backwards", marks=pytest.mark.slow), "shuffled", "alone"])
 def test_values_do_not_depend_on_the_order_or_on_who_did_the_neighbour(order):
     objective, _ = objective_of(0)
     axes = random_direction(objective, seed=1), random_direction(objective, seed=2)
@@ -162,7 +162,7 @@ def test_eigenvectors_are_let_go_once_nobody_starts_from_them():
     assert len(part.run._memory) <= 1
 
 
-@pytest.mark.parametrize("index", [0, 4], ids=["mlp", "residual"])
+@pytest.mark.parametrize("index", [0, pytest.param(4, marks=pytest.mark.slow)], ids=["mlp", "residual"])
 def test_a_warm_start_takes_fewer_products_than_a_cold_one(index):
     objective, _ = objective_of(index)
     axes = random_direction(objective, seed=1), random_direction(objective, seed=2)

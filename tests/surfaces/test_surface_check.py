@@ -150,8 +150,15 @@ def test_the_check_finds_an_axis_that_is_not_normalized_as_it_says(norm):
         assert not line(objective, Direction("one filter", one, norm), grid=3).check.passed
 
 
-@pytest.mark.parametrize("network", ["digits-cnn", "resnet20"])
-@pytest.mark.parametrize("batchnorm", ["eval", "recalibrate"])
+@pytest.mark.parametrize(
+    ("network", "batchnorm"),
+    [
+        ("digits-cnn", "eval"),
+        ("digits-cnn", "recalibrate"),
+        ("resnet20", "eval"),
+        pytest.param("resnet20", "recalibrate", marks=pytest.mark.slow),
+    ],
+)
 def test_kinks_do_not_make_the_check_fail(network, batchnorm, monkeypatch):
     """Thousands of rectifiers times hundreds of samples: some switch within any step that differences of values can take."""
     monkeypatch.setattr(check_derivatives, "_CONVOLVED", check_derivatives.SAMPLES)
