@@ -68,7 +68,10 @@ class Live(DispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        pytree.tree_map_only(Tensor, self._count, out)
+        if isinstance(out, Tensor):
+            self._count(out)
+        elif out is not None:
+            pytree.tree_map_only(Tensor, self._count, out)
         return out
 
     def _count(self, t: Tensor) -> None:

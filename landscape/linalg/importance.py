@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,17 +111,17 @@ class Terms:
         ratios, rest = self.ratios(heavy, draws, stage), self.rest(heavy)
         return Part(exact + rest * ratios.mean(0), rest**2 * variance_of_mean(ratios), draws - 1.0)
 
-    def heaviest(self, spread: float, deviation: float) -> int:
-        """How many to find exactly, for the least terms in all: c + (spread W_c / deviation)^2.
+    def heaviest(self, spread: float, mean: float, deviation: float) -> int:
+        """How many to find exactly, for the least terms in all: c + `draws_to` for the others.
 
         Args:
-            spread: standard deviation of a ratio x / w.
+            spread, mean: standard deviation and mean of a ratio x / w.
             deviation: of the estimate that is wanted.
         """
         first, last = min(PILOT, len(self)), min(len(self), _MOST_HEAVY)
         heavy = np.arange(first, last + 1)
         rest = self._sums[-1] - self._sums[heavy]
-        draws = np.maximum(np.where(heavy < len(self), LEAST, 0), (spread * rest / max(deviation, 1e-300)) ** 2)
+        draws = np.where(heavy < len(self), np.maximum(LEAST, draws_to(deviation, spread * rest, mean * rest)), 0)
         return int(heavy[np.argmin(heavy + draws)])
 
 
@@ -153,7 +154,7 @@ class Redrawn(Terms):
             seen = self._seen[stage] = np.concatenate([seen, found]) if len(seen) else found
         return seen[:draws]
 
-    def heaviest(self, spread: float, deviation: float) -> int:
+    def heaviest(self, spread: float, mean: float, deviation: float) -> int:
         """None."""
         return 0
 
@@ -167,6 +168,18 @@ def variance_of_mean(draws: Float[np.ndarray, "n q"]) -> Float[np.ndarray, " q"]
     """
     n = len(draws)
     return draws.var(0, ddof=1) / n + (2.0 * draws.mean(0) / n) ** 2
+
+
+def draws_to(deviation: float, spread: np.ndarray | float, mean: np.ndarray | float) -> Any:
+    """The number of draws n for which `variance_of_mean` is deviation^2: the root of n^2 d^2 = n spread^2 + (2 mean)^2.
+
+    Example:
+        >>> n = draws_to(0.1, spread=1.0, mean=5.0)
+        >>> round(float(1.0**2 / n + (2 * 5.0 / n) ** 2), 9)
+        0.01
+    """
+    square = np.square(spread) / max(deviation, 1e-150) ** 2
+    return np.minimum((square + np.sqrt(square**2 + (4.0 * np.asarray(mean) / max(deviation, 1e-150)) ** 2)) / 2.0, 1e12)
 
 
 def combined(*parts: Part) -> Part:

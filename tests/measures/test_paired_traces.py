@@ -11,6 +11,7 @@ from test_measures import Dense
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.cases import Case
 from landscape.errors import UsageError
 from landscape.linalg.importance import LEAST
 from landscape.measures import chosen, empirical_fisher_trace, gauss_newton_trace, measure_all, relative_flatness, trace
@@ -322,6 +323,18 @@ def test_intervals_cover_where_the_loss_does_not_tell_the_size_of_a_sample():
     assert {e.kind for e in found} == {"t"}  # 64 draws at least
     assert all(int(e.reason.split(", ")[1].split()[0]) >= LEAST for e in found)
     assert all(e.converged for e in found)
+
+
+@pytest.mark.parametrize("accuracy", [0.05, 0.02, 0.01])
+def test_the_accuracy_that_was_asked_for_is_reached(accuracy):
+    """What the draws may not have shown (`variance_of_mean`) widens the interval, and the plan counts with it."""
+    case = Case.of("mlp").first(1024)
+    for seed in range(3):
+        objective = Objective(case.model, case.loss, case.batches())
+        found = trace(objective, relative_error=accuracy, generator=torch.Generator().manual_seed(seed))
+        low, high = found.interval()
+        assert found.converged, found.reason
+        assert 0.5 * accuracy <= (high - low) / 2 / found.value <= 1.25 * accuracy
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from landscape.linalg.importance import LEAST, PILOT, Part, Redrawn, Terms, combined
+from landscape.linalg.importance import LEAST, PILOT, Part, Redrawn, Terms, combined, draws_to
 from landscape.measures.paired.shared_pairs import Rests, Shared
 from landscape.results import Estimate, Sampling
 from landscape.spectra.known_pairs import PAIR, PRODUCT
@@ -78,11 +78,11 @@ def _planned(
     if single and (exact or _ALL * every <= PILOT + LEAST):
         heavy = every
         pilot = _only(terms.estimate(every, 0), place)
-        spread = 0.0
+        spread = mean = 0.0
     else:
         heavy = PILOT if single else 0
         pilot = _only(terms.estimate(heavy, _DRAWS), place)
-        spread = _spread(terms.ratios(heavy, _DRAWS)[:, place])
+        spread, mean = _spread(terms.ratios(heavy, _DRAWS)[:, place])
     if rests is not None and not exact:
         size = goal * abs(float(pilot.value[0])) / 2.05
         least = (spread * terms.rest(heavy) / max(size, 1e-300)) ** 2
@@ -95,12 +95,18 @@ def _planned(
         # The number found exactly follows from the plain trace alone, so that all measures find the same.
         first = _spread(terms.ratios(heavy, _DRAWS)[:, 0])
         size = goal * abs(float(terms.estimate(heavy, _DRAWS).value[0])) / 2.05
-        heavy = terms.heaviest(first, size * (1.0 if rests is None else math.sqrt(0.5)))
+        heavy = terms.heaviest(*first, size * (1.0 if rests is None else math.sqrt(0.5)))
     # The least cost of a given variance: draws in proportion to the deviation over the root of the cost (Neyman 1934).
     sides = [(spread * terms.rest(heavy), PAIR), (noise, draw or 1.0)]
     root = sum(s * math.sqrt(c) for s, c in sides) / max(deviation, 1e-300) ** 2
     draws, count = (math.ceil(min(s / math.sqrt(c) * root, 1e12)) for s, c in sides)
-    draws = max(draws, LEAST) if heavy < every else 0
+    if heavy < every:
+        left = deviation * math.sqrt(
+            sides[0][0] * math.sqrt(sides[0][1]) / max(sum(s * math.sqrt(c) for s, c in sides), 1e-300)
+        )
+        draws = max(LEAST, math.ceil(draws_to(left, sides[0][0], mean * terms.rest(heavy))))
+    else:
+        draws = 0
     if single and heavy + draws >= _ALL * every:
         heavy, draws = every, 0
         root = sides[1][0] / max(deviation, 1e-300)
@@ -125,9 +131,10 @@ def expected_products(goal: float) -> float:
     return _AT_ONCE + _FURTHER * 0.05 / goal
 
 
-def _spread(ratios: np.ndarray) -> float:
-    """Standard deviation of a draw, with caution."""
-    return _CAUTION * max(float(ratios.std(ddof=1)), 0.02 * abs(float(ratios.mean())))
+def _spread(ratios: np.ndarray) -> tuple[float, float]:
+    """Standard deviation of a draw, with caution, and the size of its mean."""
+    mean = abs(float(ratios.mean()))
+    return _CAUTION * max(float(ratios.std(ddof=1)), 0.02 * mean), mean
 
 
 def _with_data_error(

@@ -29,11 +29,11 @@ _LONGEST, _LONGEST_SLOPE = (1e-3, 1 / 4), (1e-4, 1 / 3)
 _FLOAT32 = 1e-9
 # Relative rounding error of a value in float64, accumulated over many layers.
 _OF_VALUES = 1e-14
-# Most samples for derivatives: in float64 all samples would take longer than many points. Fewer for convolutions on a CPU,
-# which take four times as long in float64 as in float32: with its some 40 forward passes the check is to take no longer than a
-# few points. Both ways of computing a derivative use the same samples. So few go through in two unequal batches, so that what
-# goes wrong when batches are put together shows. Up to _ALL samples all are taken.
-SAMPLES, _CONVOLVED, _ALL = 1024, 4, 32
+# Most samples for derivatives: in float64 all samples would take longer than many points, and what is compared are two ways of
+# computing a derivative on the same samples. Of more than these, a network that convolves on a CPU, four times as slow in
+# float64 as in float32, has fewer: with its some 40 forward passes the check is to take no longer than a few points. So few go
+# through in two unequal batches, so that what goes wrong when batches are put together shows.
+SAMPLES, _CONVOLVED = 32, 4
 _TOGETHER = 3  # of _CONVOLVED samples in a batch
 # A fixed method of products, not chosen by timing, so that the check has the same bits in every run.
 _SAME = Method(folded=True)
@@ -59,7 +59,7 @@ class Near:
 
 def checked_samples(objective: Objective) -> int:
     """Number of samples for derivatives."""
-    few = objective.convolves and objective.device.type == "cpu" and objective.samples > _ALL
+    few = objective.convolves and objective.device.type == "cpu" and objective.samples > SAMPLES
     return min(objective.samples, _CONVOLVED if few else SAMPLES)
 
 

@@ -38,7 +38,7 @@ def check_path(
         The check. It does not use the code that drew the path: its weights come from the control points, by de Casteljau's
         algorithm for a Bezier curve, or on the side of the polygon (a line is a polygon with one side).
 
-    Cost: four evaluations (with their statistics). In float64, on at most 1,024 samples (4 of over 32 for convolutions), also
+    Cost: four evaluations (with their statistics). In float64, on at most 32 samples (4 of more for convolutions), also
         one product, two gradients and 5 evaluations; with kinks 2 more gradients.
 
     Accuracy: phi'' = c'^T H c' + g^T c''. With "recalibrate" both results are those of the loss normalized by the batch of all

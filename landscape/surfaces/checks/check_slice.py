@@ -56,7 +56,7 @@ def check_slice(
         grid points off the diagonals are computed again.
 
     Cost: one product per direction, 5 (line) or 13 (plane) evaluations and a gradient, in float64 for every dtype, on at most
-        1,024 samples (4 of over 32 for convolutions); with kinks 2 or 4 more gradients. One evaluation for each recomputed
+        32 samples (4 of more for convolutions); with kinks 2 or 4 more gradients. One evaluation for each recomputed
         point. Random axes: that of `check_random_axes`.
 
     Accuracy: see `landscape.surfaces.checks.check_derivatives.compared`. A network with a kink exactly at its weights (a unit
