@@ -25,8 +25,8 @@ NAMES = {
     "first_order_adaptive_linf": "first-order adaptive", "pac_bayes_magnitude": "PAC-Bayes ∝ |w|", "path_norm": "path norm",
 }  # fmt: skip
 ARMS = {
-    MAIN: "equal\nlearning rate", SCALED: "scaled\nlearning rate", STEPS: "equal\nsteps", DECAY: "weight\ndecay",
-    EPOCHS: "equal\nepochs", EPOCHS_DECAY: "equal epochs,\nweight decay",
+    MAIN: "equal\nlearning\nrate", SCALED: "scaled\nlearning\nrate", STEPS: "equal\nsteps", DECAY: "weight\ndecay",
+    EPOCHS: "equal\nepochs", EPOCHS_DECAY: "equal\nepochs,\ndecay",
 }  # fmt: skip
 
 
