@@ -11,6 +11,7 @@ FACTS = {
     "hvp": (("deviation", "error {:.0e}"),),
     "matrices": (("deviation", "error {:.0e}"),),
     "surface": (("points", "{} points"), ("deviation_from_float64", "error {:.0e}")),
+    "small_plane": (("points", "{} points"),),
     "refinement": (("computed", "{} points computed"), ("off", "off by at most {:.2g}")),
     "eigen": (("worst_residual", "residual {:.0e}"), ("products", "{} products"), ("pairs", "{} pairs")),
     "trace": (("half_width", "±{:.1%}"), ("products", "{} products")),

@@ -256,7 +256,7 @@ TABLES = {
     "scores": score_table,
     "options": option_tables,
     "schemas": schema_tables,
-    "speed": lambda: claims(documents_in(PEERS)),
+    "speed": lambda: claims(documents_in(PEERS), documents_in(PEERS.parent / "trace_accuracy")),
     "headline": lambda: headline_table(documents_in(PEERS)),
     "benchmarks": benchmark_tables,
     "accuracy of traces": lambda: accuracy_table(documents_in(PEERS.parent / "trace_accuracy")),

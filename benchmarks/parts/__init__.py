@@ -16,6 +16,7 @@ PARTS = {
     "trace": "Trace to a 95 % interval of ±{percent:g} %",
     "density": "Spectral density from ten probes",
     "surface": "Points of a plane a second",
+    "small_plane": "Points of a plane of 25 a second, all included, on more samples",
     "refinement": "Points of a plane of 51 × 51 a second, with a tolerance of 0.25 standard errors",
     "keskar": "Keskar's ε-sharpness in full space",
     "start": "`--help`",
@@ -28,6 +29,7 @@ SIZES = {
     "trace": {"mlp": 512, "resnet20": 32, "vit": 32, "gpt": 64},
     "density": {"mlp": 512, "resnet20": 16, "vit": 16, "gpt": 32},
     "surface": {"mlp": 1024, "resnet20": 256, "vit": 128, "gpt": 128},
+    "small_plane": {"mlp": 1024, "resnet20": 1024, "vit": 1024, "gpt": 256},
     "refinement": {"mlp": 1024, "resnet20": 256, "vit": 128, "gpt": 128},
     "keskar": {"mlp": 512, "resnet20": 64, "vit": 32, "gpt": 64},
 }

@@ -21,7 +21,7 @@ from benchmarks.timing import Timed, alternate
 from landscape.surfaces import Direction
 
 SMALL = 5  # points on each axis of the second grid: what it takes less is the price of the further points alone
-PLAIN, LOOP = "plain model(x)", "reference loop"
+PLAIN, LOOP, POINTS = "plain model(x)", "reference loop", "points a second"
 
 
 def run(case: Case, options: Options) -> Iterator[Row]:
@@ -36,7 +36,7 @@ def run(case: Case, options: Options) -> Iterator[Row]:
         return lambda: ls.plane(objective, ours, span=(-1.0, 1.0), grid=points, **more)
 
     work: dict[str, Callable[[], Any]] = {
-        PLAIN: _throughput(case, few * few),
+        PLAIN: throughput(case, few * few),
         LOOP: lambda: surface_loop(case, directions, places(few)),
         OURS: plane(grid),
         f"{OURS}, small grid": plane(few),
@@ -90,9 +90,7 @@ def _rows(
             note = "its centre only: it scales directions in its own way"
         elif timed.failure is None and name == LOOP:
             facts["deviation_from_float64"] = largest_difference(loop[[0, -1, len(loop) // 2]], exact)
-        yield row(
-            "surface", case.name, "points a second", name, timed, per=points, unit="points/s", rate=True, note=note, **facts
-        )
+        yield row("surface", case.name, POINTS, name, timed, per=points, unit="points/s", rate=True, note=note, **facts)
     for name in (OURS, f"{OURS}, bfloat16"):
         large, small = times.get(name), times.get(f"{name}, small grid")
         if large and small and min(len(large.seconds), len(small.seconds)) >= 3:  # a difference of fewer is noise
@@ -121,7 +119,7 @@ def random_directions(case: Case) -> tuple[Tensor, Tensor]:
     return found[0], found[1]
 
 
-def _throughput(case: Case, passes: int) -> Callable[[], None]:
+def throughput(case: Case, passes: int) -> Callable[[], None]:
     """The network over all batches, so many times, with nothing else: inference mode, channels_last."""
     laid = case.laid_out(channels_last=True)
     model, batches = copy.deepcopy(laid.model), laid.batches()

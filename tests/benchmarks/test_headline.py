@@ -64,8 +64,26 @@ def test_a_measurement_that_is_missing_is_a_dash():
     table = headline_table([SLOW, FAST])
     (plane,) = [x for x in table.splitlines() if "25 points" in x]
     cells = [x.strip() for x in plane.strip("|").split("|")]
-    assert cells[1:] == ["–", "0.5 × plain model(x), 0.62 × reference loop", "0.83 × plain model(x)", "no"]
+    targets = "0.83 × plain model(x), 0.83 × plain model(x) on 1,024 images"
+    assert cells[1:] == ["–", "0.5 × plain model(x), 0.62 × reference loop", targets, "no"]
     assert told([], most=True) == ""
+
+
+def test_a_plane_of_more_samples_stands_beside_that_of_few():
+    more = [row("small_plane", OURS, 2.2), row("small_plane", "plain model(x)", 2.0)]
+    both = document("B, fast", [*FAST["rows"], *more])
+    assert "0.5 × plain model(x), 0.62 × reference loop, 1.1 × plain model(x) on 1,024 images." in claims([both])
+    assert line("a plane of 25 points").met([both]) == "in part"
+
+
+def test_the_trace_of_more_images_is_the_worst_of_those_that_were_counted():
+    rows = [
+        {"network": "resnet20", "samples": samples, "accuracy": 0.05, "ratio": ratio, "peer": "curvlinops"}
+        for samples, ratio in ((1024, 63.4), (1024, 51.2), (32, 3.8))
+    ]
+    trace = document("B, fast", [row("trace", OURS, 1.0), row("trace", "curvlinops", 2.0)])
+    told_ = claims([trace], [{"machine": trace["machine"], "rows": rows}])
+    assert "- Trace to ±5 %: 2 × curvlinops; of 1,024 images 51 × the fastest (curvlinops, by its counted products)." in told_
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def trace_within(
     tr H = tr K + tr Q R Qᵀ + tr (I - QᵀQ) R (I - QᵀQ): K is known, R = H - K, and the rows of Q are an orthonormal basis of a
     Krylov space of R, which contains the outliers of its spectrum: they dominate the variance of Hutchinson's estimator. The
     first two parts are exact; the last is an average over probes z with entries ±1. Eight pilot probes tell the standard
-    deviation s of one, and the number n for which t s / sqrt(n) is small enough (Stein's two stages). Where what they tell of
+    deviation s of one (their images, where many eigenvalues contribute, else the forms as well), and the number n for which
+    t s / sqrt(n) is small enough (Stein's two stages). Where what they tell of
     ||R||², apart from its diagonal, varies so much that a few eigenvalues must carry it, or n is more than these are worth,
     Lanczos continues while a step saves more probes than the one product it costs; the pilot probes serve again, without
     further products. The relative variation does not tell whether the pilot's values are large or small.
@@ -267,7 +268,12 @@ class _Remainder:
     @property
     def even(self) -> bool:
         """Whether many eigenvalues contribute, so that forms are not skewed and their variance is known well."""
-        return not any(self.squares) or math.sqrt(2.0 / self.carried_by / len(self.squares)) <= _SURE
+        return not any(self.squares) or self._doubt <= _SURE
+
+    @property
+    def _doubt(self) -> float:
+        """Relative standard error of the mean of ||Rz||²."""
+        return math.sqrt(2.0 / self.carried_by / len(self.squares))
 
     @property
     def deviation(self) -> float:
@@ -284,9 +290,11 @@ class _Remainder:
         goal = relative_error * abs(given + self.mean)
         if not goal > 0:
             return 10**12
-        n, ratio = len(self.forms), (self.deviation / goal) ** 2
+        n = len(self.forms)
         if not self.even:
-            return math.ceil(min(ratio * float(stdtrit(n - 1, 0.975)) ** 2, 1e12))
+            return math.ceil(min((self.deviation / goal * float(stdtrit(n - 1, 0.975))) ** 2, 1e12))
+        # The forms' own variance is that of eight numbers, uncertain by half; it would only add to the plan.
+        ratio = 2.0 * float(np.mean(self.squares)) * (1.0 + 2.0 * self._doubt) / goal**2 if any(self.squares) else 0.0
         for _ in range(20):  # converges to the n of n = ratio t², from below or above
             n = max(len(self.forms), math.ceil(min(ratio * float(stdtrit(n - 1, 0.975)) ** 2, 1e12)))
         return n

@@ -30,9 +30,9 @@ _FLOAT32 = 1e-9
 # Relative rounding error of a value in float64, accumulated over many layers.
 _OF_VALUES = 1e-14
 # Most samples for derivatives: in float64 all samples would take longer than many points, and what is compared are two ways of
-# computing a derivative on the same samples. Of more than these a network that convolves on a CPU, four times as slow in float64
-# as in float32, has fewer: with its some 40 forward passes the check is to take no longer than a few points. So few go through
-# in two unequal batches, so that what goes wrong when batches are put together shows.
+# computing a derivative on the same samples. Of more than these, a network that convolves on a CPU, four times as slow in
+# float64 as in float32, has fewer: with its some 40 forward passes the check is to take no longer than a few points. So few go
+# through in two unequal batches, so that what goes wrong when batches are put together shows.
 SAMPLES, _CONVOLVED = 32, 4
 _TOGETHER = 3  # of _CONVOLVED samples in a batch
 # A fixed method of products, not chosen by timing, so that the check has the same bits in every run.
