@@ -24,9 +24,10 @@ NAMES = {
     "pac_bayes": "PAC-Bayes", "weight_curvature": "wᵀHw", "fisher_rao": "Fisher–Rao", "adaptive_trace": "adaptive trace",
     "first_order_adaptive_linf": "first-order adaptive", "pac_bayes_magnitude": "PAC-Bayes ∝ |w|", "path_norm": "path norm",
 }  # fmt: skip
+APART = 0.14  # between the marks of two settings; those of six stay on their side of the lines between arms
 ARMS = {
-    MAIN: "equal\nlearning rate", SCALED: "scaled\nlearning rate", STEPS: "equal\nsteps", DECAY: "weight\ndecay",
-    EPOCHS: "equal\nepochs", EPOCHS_DECAY: "equal epochs,\nweight decay",
+    MAIN: "equal\nlearning\nrate", SCALED: "scaled\nlearning\nrate", STEPS: "equal\nsteps", DECAY: "weight\ndecay",
+    EPOCHS: "equal\nepochs", EPOCHS_DECAY: "equal\nepochs,\ndecay",
 }  # fmt: skip
 
 
@@ -66,10 +67,11 @@ def _fewer(rows: Rows) -> str:
 
 def _measures(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:
     """Ratio of every measure in the main arm."""
+    shown = [s for s in settings if any(_is(r, setting=s, arm=MAIN, batch="10 %", kind="measure") for r in rows)]
     for i, setting in enumerate(settings):
         known = {r["quantity"]: r for r in rows if _is(r, setting=setting, arm=MAIN, batch="10 %")}
         places = [(k, known[n]["ratio"]) for k, n in enumerate(SHOWN) if n in known]
-        _marks(ax, [k + 0.18 * (i - (len(settings) - 1) / 2) for k, _ in places], [r for _, r in places], i, setting)
+        _marks(ax, [k + APART * (i - (len(shown) - 1) / 2) for k, _ in places], [r for _, r in places], i, setting)
     ax.axhline(1, color=GREY, lw=0.8)
     ax.axvline(SHOWN.index("keskar_relative") - 0.5, color="#bbbbbb", lw=0.8)
     ax.set_yscale("log", base=2)
@@ -87,11 +89,11 @@ def _test(ax: Axes, rows: Rows, settings: Sequence[str]) -> None:
     for i, setting in enumerate(settings):
         for batch, fill in (("10 %", COLOURS[i]), ("all", "white")):
             known = {r["arm"]: r for r in rows if _is(r, setting=setting, quantity="test accuracy", batch=batch)}
-            shift = 0.18 * (i - (len(settings) - 1) / 2) + (0.07 if batch == "all" else 0.0)
+            shift = APART * (i - (len(settings) - 1) / 2) + (0.06 if batch == "all" else 0.0)
             places = [(k + shift, known[a]["difference"]) for k, a in enumerate(ARMS) if a in known]
             _marks(ax, [p for p, _ in places], [d for _, d in places], i, "_", mfc=fill)
     ax.axhline(0, color=GREY, lw=0.8)
-    ax.set_xticks(range(len(ARMS)), list(ARMS.values()), fontsize=7)
+    _arms(ax)
     ax.set_ylabel("test accuracy, large − small\n(points)")
     ax.set_title("Test accuracy", loc="left", fontsize=9)
 
@@ -125,7 +127,7 @@ def _controls(ax: Axes, rows: Rows, settings: Sequence[str], quantity: str, titl
     for i, setting in enumerate(settings):
         for batch, fill in (("10 %", COLOURS[i]), ("all", "white")):
             known = {r["arm"]: r for r in rows if _is(r, setting=setting, quantity=quantity, batch=batch)}
-            shift = 0.18 * (i - (len(settings) - 1) / 2) + (0.07 if batch == "all" else 0.0)
+            shift = APART * (i - (len(settings) - 1) / 2) + (0.06 if batch == "all" else 0.0)
             places = [(k + shift, known[a]["ratio"]) for k, a in enumerate(ARMS) if a in known]
             _marks(ax, [p for p, _ in places], [r for _, r in places], i, "_", mfc=fill)
     ax.axhline(1, color=GREY, lw=0.8)
@@ -133,9 +135,17 @@ def _controls(ax: Axes, rows: Rows, settings: Sequence[str], quantity: str, titl
     low, high = ax.get_ylim()
     ax.yaxis.set_major_locator(LogLocator(2, subs=(1.0, 1.5) if high < 8 * low else (1.0,)))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.set_xticks(range(len(ARMS)), list(ARMS.values()), fontsize=7)
+    _arms(ax)
     ax.set_ylabel("large / small batch")
     ax.set_title(title, loc="left", fontsize=9)
+
+
+def _arms(ax: Axes) -> None:
+    """Names of the arms below, and lines between them."""
+    for k in range(1, len(ARMS)):
+        ax.axvline(k - 0.5, color="#bbbbbb", lw=0.6)
+    ax.set_xticks(range(len(ARMS)), list(ARMS.values()), fontsize=7)
+    ax.grid(visible=False, axis="x")
 
 
 def _marks(ax: Axes, x: Sequence[float], found: Rows, index: int, label: str, **style: Any) -> None:

@@ -222,6 +222,12 @@ def detectable_of(low: float, high: float, power: float = 0.8, level: float = LE
     return float(error * (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)))
 
 
+def p_of(value: float, low: float, high: float) -> float:
+    """Two-sided p-value that a statistic is 0, by its estimate and its 95 % interval, taken to be normal."""
+    error = (high - low) / (2 * stats.norm.ppf(0.975))
+    return float(2 * stats.norm.sf(abs(value) / error)) if error > 0 else 0.0 if value else 1.0
+
+
 def detectable_tau(n: int, power: float = 0.8, level: float = LEVEL) -> float:
     """The smallest Kendall's tau of n runs that is found with probability `power`, as `detectable_of` its error without ties.
 

@@ -32,7 +32,7 @@ def draw() -> None:
         title="An alarm for label memorization on the traces of hidden layers",
         caption=f"{found['scale']}. Left: three runs of each kind. Middle: every run; open: those that set the threshold. "
         "Right: share of the wrong labels that were fitted when it sounded. "
-        f"{found['verdict'].capitalize()}: {claims_held(found)}.",
+        f"Judged: {claims_held(found)}.",
     )
 
 

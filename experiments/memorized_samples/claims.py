@@ -105,7 +105,8 @@ def judged(runs: Sequence[Item], peer: Item, growth: Growth, given: Options) -> 
             "left out, which is also the fold that it then scores, in its favour; the figure has its end of training, too, "
             "which was compared before",
             "Rules changed after the first results: scores that differ by less than 0.005 are as good as each other, a "
-            "published number is reached if the whole interval is, and confident learning stops early",
+            "published number is reached if the whole interval is, and confident learning stops early. Later: where a "
+            "score leaves less room than that below 1, what is no better does not count as refuted",
             *(growth_departures(growth) if growth.points else []),
         ],
     )
@@ -161,8 +162,9 @@ def _orders(table: Table) -> list[Claim]:
         told = (f"{d}: {v.value:+.3f} [{v.low:+.3f}, {v.high:+.3f}], q = {q[a, b, d]:.2g}" for d, v in gaps.items())
         claims.append(
             Claim(
-                claim, published, "; ".join(told) + f" in AUROC, mean of the four shares (as good: less than {MARGIN:g})",
-                _larger([(v, q[a, b, d]) for d, v in gaps.items()]),
+                claim, published, "; ".join(told) + f" in AUROC, mean of the four shares (as good: less than {MARGIN:g})"
+                + _full({d: pairs[a, b, d][1] for d in table.data}),
+                _larger([(v, q[a, b, d], 1.0 - float(np.mean(pairs[a, b, d][1]))) for d, v in gaps.items()]),
                 f"{max(detectable(*pairs[a, b, d], level=asked(list(q.values()))) for d in table.data):.3f} in AUROC",
                 {d: v.to_json() | {"q": q[a, b, d]} for d, v in gaps.items()},
                 question=b == "input_curvature",
@@ -171,6 +173,22 @@ def _orders(table: Table) -> list[Claim]:
     return claims
 
 
-def _larger(found: Sequence[tuple[Interval, float]]) -> bool | None:
-    """Whether all differences are surely positive and no smaller than `MARGIN`; False if one is surely not; else None."""
-    return every([False if v.high < MARGIN else True if direction(v, q) == 1 and v.value >= MARGIN else None for v, q in found])
+def _full(others: dict[str, list[float]]) -> str:
+    """On which data the other score leaves no room for a better one."""
+    found = [d for d, values in others.items() if 1.0 - np.mean(values) < MARGIN]
+    return f"; no room to be better on {', '.join(found)}" if found else ""
+
+
+def _larger(found: Sequence[tuple[Interval, float, float]]) -> bool | None:
+    """Whether all differences are surely positive and no smaller than `MARGIN`; False if one is surely not; else None.
+
+    Each has its q-value, and the room that the other score leaves below an AUROC of 1. Where that is less than `MARGIN`, no
+    score could be better by as much: only a score that is surely worse refutes the claim there.
+    """
+
+    def one(v: Interval, q: float, room: float) -> bool | None:
+        if room < MARGIN:
+            return False if direction(v, q) == -1 else None
+        return False if v.high < MARGIN else True if direction(v, q) == 1 and v.value >= MARGIN else None
+
+    return every([one(*row) for row in found])

@@ -57,5 +57,5 @@ def caption(document: Document) -> str:
         f"matrices of condition {whole['condition']:g} and factors up to {whole['alpha']:g}. "
         f"Outputs changed by at most {document['outputs_change']:.0e} of the largest. "
         f"Median test accuracy: clean {clean:.1f} %, random labels {noise:.1f} %. "
-        f"Verdict: {document['verdict']['verdict']}, {claims_held(document['verdict'])}."
+        f"Judged: {claims_held(document['verdict'])}."
     )

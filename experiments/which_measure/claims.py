@@ -7,19 +7,31 @@ from scipy import stats
 
 from experiments.common.document import Claim, verdict
 from experiments.common.options import Options
-from experiments.common.statistics import LEVEL, asked, detectable_of, detectable_tau, every, everywhere
+from experiments.common.statistics import (
+    LEVEL,
+    Interval,
+    adjusted,
+    asked,
+    detectable_of,
+    detectable_tau,
+    every,
+    everywhere,
+    p_of,
+    within,
+)
 from experiments.common.work import Item
 from experiments.which_measure.networks import MEASURED
-from experiments.which_measure.ranking_table import side
+from experiments.which_measure.ranking_table import measured, side
 from landscape.measures import MEASURES
 
 # Largest relative change of a measure that has not moved, in float32; a maximum ends elsewhere within 5 %.
 SAME, SAME_MAXIMUM = 1e-2, 5e-2
+MAGNITUDE, BEST = "pac_bayes_magnitude", 0.25  # the best quarter
 
 
 def judged(populations: dict[str, Item], given: Options) -> Item:
     """The claims against the tables."""
-    rows = [(data, row) for data, p in populations.items() for row in p["table"] if row["trained"] and row["attacked"]]
+    rows = [(data, row) for data, p in populations.items() for row in measured(p["table"])]
     known = {(data, row["measure"]): row for data, row in rows}
     claims = [
         _faked(populations, rows), _proven(rows), _disagree(populations, known), _magnitude(populations, known),
@@ -50,6 +62,8 @@ def judged(populations: dict[str, Item], given: Options) -> Item:
             "Intervals and tests treat all networks as independent draws from the mixture of recipes.",
             "Rules changed after the first results: finding no measure is not finding that there is none, and a sign error "
             "counts where its interval is on one side of 1/2.",
+            "Later: a measure is among the best by an interval of its rank, whatever the sign of τ (before: by the rank "
+            "itself, and τ), and Ψ has q-values, too.",
         ],
     )
 
@@ -116,18 +130,20 @@ def _disagree(populations: dict[str, Item], known: dict[tuple[str, str], Item]) 
 
 
 def _magnitude(populations: dict[str, Item], known: dict[tuple[str, str], Item]) -> Claim:
-    found = {d: known[d, "pac_bayes_magnitude"]["trained"]["tau"] for d in populations}
-    ranks = {
-        d: 1 + sum(r["trained"]["tau"]["value"] > found[d]["value"] for (e, _), r in known.items() if e == d) for d in found
-    }
-    total = {d: sum(e == d for e, _ in known) for d in found}
+    found = {d: known[d, MAGNITUDE]["trained"]["tau"] for d in populations}
+    ranks = {d: p["rank"] for d, p in populations.items()}
+    best = [within(Interval(r["rank"], r["low"], r["high"], 0), 1.0, BEST * r["of"]) for r in ranks.values()]
     return Claim(
         "magnitude-aware PAC-Bayes ranks the gap among the best",
         "among the best of 40 measures (Jiang et al. 2020)",
-        "; ".join(f"{d}: τ = {_told(t)}, rank {ranks[d]} of {total[d]}" for d, t in found.items()),
-        every([everywhere([side(t, 0.0) for t in found.values()]), all(ranks[d] <= total[d] / 4 for d in found)]),
+        "; ".join(
+            f"{d}: τ = {_told(t)}, rank by |τ| {ranks[d]['rank']} [{ranks[d]['low']}, {ranks[d]['high']}] of {ranks[d]['of']}"
+            for d, t in found.items()
+        )
+        + f" (among the best: all of the interval in the best {BEST:.0%})",
+        every([everywhere([side(t, 0.0) for t in found.values()]), *best]),
         _smallest_tau(populations, known),
-        numbers={d: t | {"rank": ranks[d], "of": total[d]} for d, t in found.items()},
+        numbers={d: t | {"rank": ranks[d]} for d, t in found.items()},
     )
 
 
@@ -161,18 +177,25 @@ def _robust(rows: Sequence[tuple[str, Item]]) -> Claim:
 
 
 def _granulated(rows: Sequence[tuple[str, Item]]) -> Claim:
-    own = {f"{r['measure']} ({d})": r["attacked"]["psi"] for d, r in rows if r["proven"]}
-    known = {name: psi for name, psi in own.items() if psi["low"] is not None}
-    kept = {name: psi for name, psi in known.items() if psi["low"] > 0}
+    tests = [(d, r, r["attacked"]["psi"]) for d, r in rows if r["attacked"]["psi"]["low"] is not None]
+    # As for `_beyond`, q-values are over all measures of a data set.
+    q: dict[tuple[str, str], float] = {}
+    for d in dict.fromkeys(d for d, *_ in tests):
+        own = {r["measure"]: p_of(psi["value"], psi["low"], psi["high"]) for e, r, psi in tests if e == d}
+        q |= {(d, name): x for name, x in zip(own, adjusted(list(own.values())), strict=True)}
+    level = {d: asked([x for (e, _), x in q.items() if e == d]) for d, _ in q}
+    known = {f"{r['measure']} ({d})": psi | {"q": q[d, r["measure"]]} for d, r, psi in tests if r["proven"]}
+    kept = {name: psi for name, psi in known.items() if psi["low"] > 0 and psi["q"] <= LEVEL}
     best = max(known, key=lambda name: known[name]["value"])
     return Claim(
         "some measure that survives ranks the gap where one hyperparameter changes at a time (granulated Ψ, the share of wrong "
         "labels being one of them)",
         "the granulated Kendall coefficient of Jiang et al. 2020",
-        f"{len(kept)} of {len(known)} have an interval above 0; the largest, {best}: Ψ = {_told(known[best])}, by what changes "
+        f"{len(kept)} of {len(known)} have an interval above 0 and a q-value of at most 5 %; the largest, {best}: Ψ = "
+        f"{_told(known[best])}, by what changes "
         + ", ".join(f"{name} {value:.2f}" for name, value in known[best]["by_hyperparameter"].items() if value is not None),
         True if kept else None,
-        _least_certain("Ψ", [(d, r["attacked"]["psi"]) for d, r in rows if r["proven"]], {}),
+        _least_certain("Ψ", [(d, r["attacked"]["psi"]) for d, r in rows if r["proven"]], level),
         numbers=kept,
         question=True,
     )

@@ -14,6 +14,7 @@ from landscape.measures import MEASURES
 from landscape.results import Comparison, Estimate, Evaluation, Measurement, PartialCorrelation, Sharpness
 
 GENERALIZED, MEMORIZED = "generalized", "memorized"
+DRAWS = 4000
 
 
 def compared(runs: Sequence[Item], moved: dict[str, str], controls: Sequence[str] = CONTROLS) -> Comparison:
@@ -89,6 +90,11 @@ def table(runs: Sequence[Item]) -> list[Item]:
     return rows
 
 
+def measured(rows: Sequence[Item]) -> list[Item]:
+    """The rows of the measures that have a value for every run, as trained and under the attack."""
+    return [row for row in rows if row["trained"] and row["attacked"]]
+
+
 def _statistics(comparison: Comparison, name: str) -> Item | None:
     """All statistics of a measure; None if it has no value for some run."""
     if name not in comparison.memorization or name not in comparison.rank_correlation:
@@ -103,6 +109,33 @@ def _statistics(comparison: Comparison, name: str) -> Item | None:
         "sign_error": {"value": error.worst, "low": error.low, "high": error.high, "environment": error.environment,
                        "environments": len(error.by_environment)},
     }  # fmt: skip
+
+
+def ranks(runs: Sequence[Item], name: str, among: Sequence[str]) -> Item:
+    """The rank of a measure among others by |tau| of its values as trained with the gap, and its 95 % interval.
+
+    1 is the largest |tau|: a measure that falls with the gap ranks it as well as one that rises. The interval is that of
+    networks drawn again, as independent draws; tau is Kendall's tau-b, in which a network has no pair with itself.
+    """
+    gap = np.array([r["train_accuracy"] - r["test_accuracy"] for r in runs])
+    random = np.random.default_rng(0)
+    drawn = [np.bincount(random.integers(len(runs), size=len(runs)), minlength=len(runs)) for _ in range(DRAWS)]
+    weights = np.array([np.ones(len(runs)), *drawn])
+
+    def signs(x: np.ndarray) -> np.ndarray:
+        return np.sign(x[:, None] - x)
+
+    def pairs(kinds: np.ndarray) -> np.ndarray:
+        return ((weights @ kinds) * weights).sum(axis=1)
+
+    of_gap, taus = signs(gap), {}
+    for m in among:
+        own = signs(np.array([r["trained"][m] for r in runs], float))
+        untied = pairs(np.abs(own)) * pairs(np.abs(of_gap))
+        taus[m] = np.abs(pairs(own * of_gap)) / np.sqrt(np.where(untied > 0, untied, np.inf))
+    found = 1 + sum((tau > taus[name] + 1e-12).astype(int) for tau in taus.values())
+    low, high = (int(x) for x in np.quantile(found[1:], (0.025, 0.975), method="inverted_cdf"))
+    return {"rank": int(found[0]), "low": low, "high": high, "of": len(taus)}
 
 
 def _partial(found: PartialCorrelation) -> Item:

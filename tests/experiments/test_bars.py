@@ -182,3 +182,21 @@ def test_the_known_saddle_has_the_hessian_that_is_claimed(tmp_path):
     h = torch.cat((torch.ones(random_axes.UPWARDS), -torch.ones(random_axes.DOWNWARDS))).double()
     v = torch.randn(objective.dim, dtype=torch.float64)
     torch.testing.assert_close(objective.hvp(v), h * v)
+
+
+def test_a_published_tau_is_held_against_the_tau_of_one_more_experiment():
+    taus = np.random.default_rng(0).normal(-0.3, 0.2, (2000, 6))  # five data sets, and a sixth
+    found = [(diagonal_networks.interval(own[:5].tolist())[0], own[5]) for own in taus]
+    assert np.mean([known.low <= other <= known.high for known, other in found]) == pytest.approx(0.95, abs=0.02)
+    known, shift = diagonal_networks.interval([-0.6, -0.2, -0.4, 0.0, -0.2])
+    assert (known.low, known.high) == pytest.approx((-0.969, 0.409), abs=0.005)  # -0.28 -+ 2.776 * 0.228 * sqrt(1.2)
+    assert shift > known.high - known.value
+    assert diagonal_networks.met(-0.7, known) is None  # 0 is in there, too
+    assert diagonal_networks.met(-1.0, known) is False
+    assert diagonal_networks.met(-0.7, diagonal_networks.interval([-0.6, -0.62, -0.7, -0.65, -0.68])[0]) is True
+
+
+def test_taus_may_be_of_one_data_set():
+    known, shift = diagonal_networks.interval([-0.5])
+    assert (known.low, known.high, shift) == (-math.inf, math.inf, math.inf)
+    assert diagonal_networks.met(-0.7, known) is None

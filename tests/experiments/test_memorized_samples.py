@@ -66,6 +66,18 @@ def test_orders_are_paired_and_beside_the_peer():
     assert len(claims(runs_of(scores))) == 3, "without the peer there is nothing to compare with"
 
 
+def test_a_score_that_leaves_no_room_refutes_nothing_but_what_is_worse():
+    text = "the cumulative loss finds more than confident learning"
+    scores = dict.fromkeys(study.SCORES, 0.6) | {"cumulative_loss": 0.9995}
+    full = [run | {"auroc": {study.PEER: {"value": 0.998}}} for run in runs_of(scores)]
+    found = claims(runs_of(scores, spread=1e-5), full)[text]
+    assert found["holds"] is None
+    assert "no room to be better on digits" in found["ours"]
+    assert claims(runs_of(scores | {"cumulative_loss": 0.9}), full)[text]["holds"] is False
+    room = [run | {"auroc": {study.PEER: {"value": 0.99}}} for run in runs_of(scores)]
+    assert claims(runs_of(scores | {"cumulative_loss": 0.99}, spread=1e-5), room)[text]["holds"] is False, "as good"
+
+
 def test_without_cleanlab_the_earlier_result_is_kept(tmp_path, monkeypatch, capsys):
     runs = runs_of(dict.fromkeys(study.SCORES, 0.6))
     peer = {"cleanlab": "0.0.1", "now": "installed", "runs": [run | {"auroc": {}} for run in runs[:3]]}

@@ -20,6 +20,7 @@ from experiments.common.statistics import (
     exceptions,
     hits_above,
     mean,
+    p_of,
     paired_p,
     spread_allowed,
 )
@@ -150,3 +151,10 @@ def test_q_values_are_those_of_benjamini_and_hochberg():
     assert adjusted([0.01, math.nan, 0.04]) == pytest.approx([0.02, math.nan, 0.04], nan_ok=True)
     assert asked(adjusted([math.nan])) == 0.05
     assert direction(mean([1.0, math.nan, 2.0]), math.nan) == 0, "a run without a number cannot tell"
+
+
+def test_a_p_value_from_an_interval_is_that_of_a_normal_statistic():
+    z = stats.norm.ppf(0.975)
+    assert p_of(2.0, 2.0 - z, 2.0 + z) == pytest.approx(2 * stats.norm.sf(2.0))
+    assert p_of(-z, -2 * z, 0.0) == pytest.approx(0.05), "an interval that ends at 0"
+    assert (p_of(0.5, 0.5, 0.5), p_of(0.0, 0.0, 0.0)) == (0.0, 1.0)

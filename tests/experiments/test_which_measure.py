@@ -12,7 +12,7 @@ from experiments.common.options import Options
 from experiments.common.work import Place
 from experiments.which_measure.claims import judged
 from experiments.which_measure.networks import DIGITS, LABELS, one, planned
-from experiments.which_measure.ranking_table import GENERALIZED, MEMORIZED, adversary, table
+from experiments.which_measure.ranking_table import GENERALIZED, MEMORIZED, adversary, ranks, table
 
 GIVEN = Options(None, 100, 4, (0, 1, 2, 3, 4), Path("runs"), 1, "cpu", False)
 MEASURES = ["trace", "lambda_max", "adaptive_trace", "pac_bayes_magnitude", "spectral_product"]
@@ -79,6 +79,7 @@ def test_who_survives(rows):
 
 def test_the_claims(rows):
     population = {"generalized": 20, "memorized": 100, "table": list(rows.values())}
+    population["rank"] = ranks(made_up(), "pac_bayes_magnitude", MEASURES)
     found = judged({"digits": population}, GIVEN)
     *others, within = found["claims"]
     said = {c["claim"][:30]: c for c in others}
@@ -100,6 +101,28 @@ def test_the_claims(rows):
     assert {name.split(" ")[0] for name in said["no measure orders the gap in e"]["numbers"]["below one half"]} >= {
         "adaptive_trace"
     }
+
+
+def test_a_rank_is_by_the_size_of_tau_and_has_an_interval(rows):
+    runs = made_up()
+    taus = {m: abs(rows[m]["trained"]["tau"]["value"]) for m in MEASURES}
+    order = sorted(taus, key=taus.__getitem__, reverse=True)
+    for name in MEASURES:
+        found = ranks(runs, name, MEASURES)
+        assert (found["rank"], found["of"]) == (1 + order.index(name), 5)
+        assert found["low"] <= found["rank"] <= found["high"]
+    noise = ranks(runs, "spectral_product", MEASURES)
+    assert (noise["low"], noise["high"]) == (5, 5), "all others go with the gap"
+    assert ranks(runs, "trace", MEASURES)["high"] > 1, "four measures go with the gap alike"
+
+
+@pytest.mark.parametrize(("ends", "holds"), [((1, 5), True), ((1, 9), None), ((7, 9), False)])
+def test_among_the_best_is_by_the_interval_of_the_rank(rows, ends, holds):
+    up = [row | ({"trained": row["trained"] | {"tau": rows["trace"]["trained"]["tau"]}}) for row in rows.values()]
+    rank = {"rank": ends[0], "low": ends[0], "high": ends[1], "of": 20}
+    found = judged({"digits": {"generalized": 20, "memorized": 100, "table": up, "rank": rank}}, GIVEN)["claims"]
+    (claim,) = [c for c in found if "PAC-Bayes ranks" in c["claim"]]
+    assert claim["holds"] is holds
 
 
 def test_a_network_keeps_its_function_and_its_proven_measures(tmp_path):
