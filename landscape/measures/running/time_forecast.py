@@ -121,13 +121,13 @@ def _passes(
 
 
 def room(objective: Objective, names: str | Sequence[str] | None = None) -> tuple[list[Basis], int]:
-    """The Krylov basis that these measures share, and the number of other vectors, for a forecast of the memory."""
+    """The bases that these measures use one after another, Krylov's and a random one, and the number of other vectors."""
     known = chosen(names)
     spaces = [m.settings.get("subspace") or m.settings.get("p") for m in known if m.name.startswith("keskar")]
-    # A random basis, and a copy of it for its Gram matrix.
-    wide = max((2 * min(int(p), objective.dim) for p in spaces if p), default=0)
+    wide = max((min(int(p), objective.dim) for p in spaces if p), default=0)
     plan = objective.plan
-    return [plan.basis(2, objective.group.size if objective.shard_basis else 1)], max(4 * plan.block, 12, wide + 4)
+    bases = [plan.basis(2, objective.group.size if objective.shard_basis else 1)]
+    return bases + ([plan.directions(wide)] if wide else []), plan.at_work
 
 
 def _timed(objective: Objective) -> Spent:
