@@ -36,5 +36,6 @@ def test_layers_that_are_gains_of_normalizations_are_said():
     words = "families layer, node and norm-out: 1 of 2 are the gain and shift of a normalization"
     assert sum(words in line for line in printed(True)) == 1
     assert not any("families layer" in line for line in printed(False))
-    assert FoundSymmetries({"layer": 6, "node": 9, "norm-out": 4}).line().endswith("layer (6; 4 of normalizations), node (9), norm-out (4)")
+    some = FoundSymmetries({"layer": 6, "node": 9, "norm-out": 4}).line()
+    assert some.endswith("layer (6; 4 of normalizations), node (9), norm-out (4)")
     assert "layer (2; all of normalizations)" in FoundSymmetries({"layer": 2, "norm-out": 2}).line()
