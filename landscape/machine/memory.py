@@ -188,15 +188,10 @@ class Plan:
             return Basis(fit, "device", (fit + 1) * share)
         return Basis(least, *self._elsewhere((least + 1) * share))
 
-    @property
-    def at_work(self) -> int:
-        """Number of vectors at work beside a basis, in block products and in maximisations."""
-        return max(4 * self.block, 12)
-
-    def directions(self, count: int) -> Basis:
-        """`count` vectors that are no Krylov basis, and where they fit beside those at work: in memory, or elsewhere."""
+    def directions(self, count: int, beside: int) -> Basis:
+        """`count` vectors that are no Krylov basis, and where they fit beside so many at work: in memory, or elsewhere."""
         size = count * self.row
-        fits = size + self.at_work * self.row <= self.rest
+        fits = size + beside * self.row <= self.rest
         return Basis(count, "device", size) if fits else Basis(count, *self._elsewhere(size))
 
     def beside(self, basis: Basis, wanted: int) -> int:

@@ -207,9 +207,9 @@ def test_a_random_basis_that_does_not_fit_is_on_disk_and_gives_the_same(monkeypa
     model, loss, x, y = CASES[0].make(0)
     objective = Objective(model, loss, (x, y), dtype="float64")
     inside = keskar(objective, subspace=5).value
-    assert objective.plan.directions(5).where == "device"
+    assert objective.plan.directions(5, 12).where == "device"
     monkeypatch.setattr(Plan, "rest", property(lambda plan: 2 * plan.row))
-    assert objective.plan.directions(5).where == "disk"
+    assert objective.plan.directions(5, 12).where == "disk"
     basis = _random_basis(objective, 5, torch.Generator().manual_seed(1))
     assert type(basis._store).__name__ == "_Disk"
     random, where = torch.Generator().manual_seed(1), Coordinates(objective, basis=basis)

@@ -11,6 +11,7 @@ from landscape.linalg.probes import default_generator
 from landscape.linalg.vector_store import Place, Rows
 from landscape.measures.perturbation.box_growth import METHODS, Coordinates, box_work, largest_growth_in_box
 from landscape.measures.registry import ELEMENTWISE, measure, variant
+from landscape.measures.running.time_forecast import vectors_at_work
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -198,7 +199,7 @@ def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> R
     if not 1 <= p <= objective.dim:
         raise UsageError(f"expected a subspace of 1 to {objective.dim} dimensions, found {p}", fix="the paper uses 100")
 
-    place = Place(objective.plan.directions(p).where)
+    place = Place(objective.plan.directions(p, vectors_at_work(objective)).where)
     basis = Rows(p, objective.dim, objective.dtype, objective.device, place)
     for i in range(p):
         basis[i] = torch.randn(objective.dim, generator=generator).to(objective.dtype)

@@ -125,9 +125,14 @@ def room(objective: Objective, names: str | Sequence[str] | None = None) -> tupl
     known = chosen(names)
     spaces = [m.settings.get("subspace") or m.settings.get("p") for m in known if m.name.startswith("keskar")]
     wide = max((min(int(p), objective.dim) for p in spaces if p), default=0)
-    plan = objective.plan
+    plan, vectors = objective.plan, vectors_at_work(objective)
     bases = [plan.basis(2, objective.group.size if objective.shard_basis else 1)]
-    return bases + ([plan.directions(wide)] if wide else []), plan.at_work
+    return bases + ([plan.directions(wide, vectors)] if wide else []), vectors
+
+
+def vectors_at_work(objective: Objective) -> int:
+    """Number of vectors at work beside a basis, in block products and in maximisations."""
+    return max(4 * objective.plan.block, 12)
 
 
 def _timed(objective: Objective) -> Spent:
