@@ -108,7 +108,12 @@ def test_the_symmetries_are_listed_in_words(every: tuple[dict, str]) -> None:
 def test_the_report_shows_every_family(here: Path, every: tuple[dict, str]) -> None:
     landscape("report", here / "all", "--out", here / "report.html")
     page = (here / "report.html").read_text()
-    for words in ("Rescaling whole layers", "Rescaling single neurons", "Moving along pair", "Moving along norm-in"):
+    for words in (
+        ", layer: rescaling whole layers",
+        ", node: rescaling single neurons",
+        ", pair: matrices",
+        ", norm-in: rescaling",
+    ):
         assert words in page
 
 
