@@ -1,5 +1,6 @@
 """Read back the results that other commands wrote, for a report."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ Found = dict[str, Any]
 
 
 def collect(directories: Iterable[Path]) -> Found:
-    """All results below the given directories, as arguments of `write_report`.
+    """All results below the given directories, as arguments of `write_report`; one that stands there twice is read once.
 
     Raises:
         MalformedError: a file that one of the commands wrote cannot be read.
@@ -22,13 +23,17 @@ def collect(directories: Iterable[Path]) -> Found:
         "heads": {}, "slices": [], "certificates": {}, "watches": {}, "samples": {}, "information": {}, "commands": [],
         "records": {},
     }  # fmt: skip
+    read: set[bytes] = set()
     for directory in directories:
         for path in sorted(directory.rglob("*.json")):
             reader = _reader(path)
             if reader is None:
                 continue
             try:
-                reader(found, read_json(path), path)
+                digest = _digest(path)
+                if digest not in read:
+                    read.add(digest)
+                    reader(found, read_json(path), path)
             except KeyError as error:
                 raise _no_result(path, f"one without {error}") from error
             except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -36,6 +41,22 @@ def collect(directories: Iterable[Path]) -> Found:
             except OSError as error:
                 raise _no_result(path, error.strerror or str(error)) from error
     return found
+
+
+def repeated(directories: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """Files of results that hold the same bytes as one before, which `collect` leaves out, each with that one."""
+    first: dict[bytes, Path] = {}
+    out = []
+    for directory in directories:
+        for path in sorted(directory.rglob("*.json")):
+            if _reader(path) is not None and (before := first.setdefault(_digest(path), path)) is not path:
+                out.append((path, before))
+    return out
+
+
+def _digest(path: Path) -> bytes:
+    """Of the kind of a result and its bytes."""
+    return hashlib.sha256(path.name.encode("utf-8", "surrogateescape") + b"\0" + path.read_bytes()).digest()
 
 
 def left_out(directories: Iterable[Path]) -> list[tuple[Path, str]]:

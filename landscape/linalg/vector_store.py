@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.errors import UsageError
-from landscape.linalg.products import column_chunks, inner_products, norm, rotate_rows
+from landscape.linalg.products import column_chunks, gram, inner_products, norm, rotate_rows
 
 Where = Literal["device", "host", "disk"]
 
@@ -174,6 +174,16 @@ class Rows:
             parts[..., columns] = turn @ rows
         return self._whole(parts)
 
+    def gram(self, vectors: Float[Tensor, "k P"]) -> tuple[np.ndarray, np.ndarray]:
+        """Inner products of the rows with each other, (count, count), and with complete vectors, (count, k), in float64."""
+        own, others = np.zeros((len(self), len(self))), np.zeros((len(self), len(vectors)))
+        parts = self.part(vectors)
+        for columns, block in self._store.stream(slice(len(self))):
+            own += gram(block, block)
+            others += gram(block, parts[:, columns])
+        both = self._sum(torch.from_numpy(np.hstack((own, others)))).numpy()
+        return both[:, : len(self)], both[:, len(self) :]
+
     def _whole(self, parts: Tensor) -> Tensor:
         if not self._complete:
             return parts.to(self.device)
@@ -215,7 +225,7 @@ class _Disk(_Memory):
                 self._map = mmap.mmap(file.fileno(), size)
         except OSError as error:
             raise UsageError(
-                f"expected {size / 2**30:.1f} GiB of disk in {folder} for the Krylov basis, found {error.strerror}",
+                f"expected {size / 2**30:.1f} GiB of disk in {folder} for a basis of vectors, found {error.strerror}",
                 fix="set TMPDIR to a folder with enough space, or pass a larger --memory",
             ) from error
         count = shape[0] * shape[1]

@@ -188,6 +188,12 @@ class Plan:
             return Basis(fit, "device", (fit + 1) * share)
         return Basis(least, *self._elsewhere((least + 1) * share))
 
+    def directions(self, count: int, beside: int) -> Basis:
+        """`count` vectors that are no Krylov basis, and where they fit beside so many at work: in memory, or elsewhere."""
+        size = count * self.row
+        fits = size + beside * self.row <= self.rest
+        return Basis(count, "device", size) if fits else Basis(count, *self._elsewhere(size))
+
     def beside(self, basis: Basis, wanted: int) -> int:
         """Vectors at work beside this basis for `wanted` eigenpairs."""
         return _BESIDE if basis.size < min(_usual(wanted), self.dim - 1) else 4 * wanted + 6

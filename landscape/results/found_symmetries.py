@@ -65,4 +65,8 @@ class FoundSymmetries(Printed):
 
 
 def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{family} ({n})" for family, n in counts.items())
+    """Families and their numbers; of layers also how many are gains of normalizations, which norm-out counts again."""
+    normed = counts.get("norm-out", 0)
+    share = "all" if normed == counts.get("layer") else str(normed)
+    words = {"layer": f"; {share} of normalizations"} if normed else {}
+    return ", ".join(f"{family} ({n}{words.get(family, '')})" for family, n in counts.items())

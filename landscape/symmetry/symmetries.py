@@ -1,6 +1,7 @@
 """The scaling symmetries of a network: weights that can be multiplied and divided without changing its function."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -231,7 +232,7 @@ class Symmetries:
             if self.units
             else "no scaling symmetry"
         )
-        lines = [head, *(f"  {unit}" for unit in self.units)]
+        lines = [head, *self._families_line(), *(f"  {line}" for line in counted(map(str, self.units)))]
         if self.pinned:
             lines += ["cannot be scaled", *(f"  {pinned}" for pinned in self.pinned)]
         further: tuple[tuple[str, Sequence[object]], ...] = (
@@ -248,9 +249,43 @@ class Symmetries:
         )
         for title, found in further:
             if found:
-                lines += [f"{title}: {len(found)}", *(f"  {one}" for one in found[:_SHOWN])]
-                lines += [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+                distinct = counted(map(str, found))
+                lines += [f"{title}: {len(found)}", *(f"  {line}" for line in distinct[:_SHOWN])]
+                lines += [f"  and {len(distinct) - _SHOWN} more"] if len(distinct) > _SHOWN else []
         return "\n".join(lines)
+
+    def _families_line(self) -> list[str]:
+        """What the families layer and node are in a network with normalizations; nothing where there are only rectifiers."""
+        normed = sum(unit.normed for unit in self.units)
+        if not normed:
+            return []
+        count = "all" if normed == len(self.units) else f"{normed} of {len(self.units)}"
+        rest = "" if normed == len(self.units) else "; the others are linear maps or rectified layers"
+        return [
+            f"  families layer, node and norm-out: {count} are the gain and shift of a normalization, whose factor the weights "
+            f"that read it take back{rest}"
+        ]
+
+
+_CHANNELS = re.compile(r", channels [^(]*(?= \()")
+
+
+def counted(lines: Iterable[str]) -> list[str]:
+    """Each line once; how often it comes, and the first channels, where several differ in nothing or in channels only.
+
+    Example:
+        >>> counted(["a, channels 0 to 3 (4 channels): any", "a, channels 4 to 7 (4 channels): any", "b", "b", "c"])
+        ['a (4 channels): any, × 2, the first: channels 0 to 3', 'b, × 2', 'c']
+    """
+    alike: dict[str, list[str]] = {}
+    for line in lines:
+        alike.setdefault(_CHANNELS.sub("", line), []).append(line)
+    out = []
+    for short, own in alike.items():
+        first = _CHANNELS.search(own[0])
+        said = f", the first: {first[0].removeprefix(', ')}" if first and len(set(own)) > 1 else ""
+        out.append(own[0] if len(own) == 1 else f"{short}, × {len(own)}{said}")
+    return out
 
 
 def _shortened(names: tuple[str, ...], joint: str) -> str:

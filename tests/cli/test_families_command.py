@@ -1,6 +1,7 @@
 """`landscape reparam` on a network of attention: every family, a condition number, a target, and an attack."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,12 @@ def test_the_symmetries_are_listed_in_words(every: tuple[dict, str]) -> None:
 def test_the_report_shows_every_family(here: Path, every: tuple[dict, str]) -> None:
     landscape("report", here / "all", "--out", here / "report.html")
     page = (here / "report.html").read_text()
-    for words in ("Rescaling whole layers", "Rescaling single neurons", "Moving along pair", "Moving along norm-in"):
+    for words in (
+        ", layer: rescaling whole layers",
+        ", node: rescaling single neurons",
+        ", pair: matrices",
+        ", norm-in: rescaling",
+    ):
         assert words in page
 
 
@@ -126,6 +132,8 @@ def test_an_attack_says_how_far_it_came(here: Path) -> None:
     done = reparam(here, "--attack", "logit_norm", "--symmetry", "pair,shift", "--measures", "logit_norm", "--out", "a")
     document = json.loads((here / "a" / "certificate.json").read_text())
     assert document["attack"]["best"] > document["attack"]["start"]
+    said = re.findall(r"forecast: (\d+) evaluations of logit_norm, about \S+ m?s", done.err)
+    assert said == [str(document["attack"]["evaluations"])], "said before it starts, and what it took"
     assert set(document["attack"]["gains"]) == {"shift"}
     assert document["attack"]["best"] == pytest.approx(document["rows"][0]["after"]["value"])
     assert "a lower bound on the worst case along shift" in done.out

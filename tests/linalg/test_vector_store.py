@@ -118,7 +118,7 @@ def test_a_process_that_is_killed_leaves_nothing_on_disk(tmp_path):
 
 
 def test_no_room_on_disk_is_one_clear_line(tmp_path):
-    with pytest.raises(UsageError, match=r"expected .* GiB of disk in .* for the Krylov basis, found .*; set TMPDIR"):
+    with pytest.raises(UsageError, match=r"expected .* GiB of disk in .* for a basis of vectors, found .*; set TMPDIR"):
         Rows(1000, 10**13, torch.float64, "cpu", Place("disk", folder=tmp_path))
     with pytest.raises(UsageError, match=r"found No such file or directory"):
         Rows(2, 3, torch.float64, "cpu", Place("disk", folder=tmp_path / "none"))

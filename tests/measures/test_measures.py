@@ -198,6 +198,33 @@ def test_keskar_is_no_less_than_scipy_finds_in_ten_iterations(case):
         assert estimate.value >= phi * (1 - 1e-9), eps
 
 
+def test_a_random_basis_that_does_not_fit_is_on_disk_and_gives_the_same(monkeypatch):
+    """By hand: a budget without room for it. Values, gradients and the pseudoinverse are held to dense algebra."""
+    from landscape.machine.memory import Plan
+    from landscape.measures.perturbation.box_growth import Coordinates
+    from landscape.measures.perturbation.epsilon_sharpness import _random_basis
+
+    model, loss, x, y = CASES[0].make(0)
+    objective = Objective(model, loss, (x, y), dtype="float64")
+    inside = keskar(objective, subspace=5).value
+    assert objective.plan.directions(5, 12).where == "device"
+    monkeypatch.setattr(Plan, "rest", property(lambda plan: 2 * plan.row))
+    assert objective.plan.directions(5, 12).where == "disk"
+    basis = _random_basis(objective, 5, torch.Generator().manual_seed(1))
+    assert type(basis._store).__name__ == "_Disk"
+    random, where = torch.Generator().manual_seed(1), Coordinates(objective, basis=basis)
+    dense = torch.stack([torch.randn(objective.dim, generator=random) for _ in range(5)]).double()
+    point = torch.arange(5.0, dtype=torch.float64) * 1e-3
+    np.testing.assert_allclose(where.at(point), objective.theta + dense.T @ point, rtol=1e-12)
+    value, gradient = objective.value_and_gradient(objective.theta + dense.T @ point)
+    found, along = where.value_and_gradient(point)
+    assert found == pytest.approx(value, rel=1e-12)
+    np.testing.assert_allclose(along, dense @ gradient, rtol=1e-9, atol=1e-12)
+    rows = torch.randn(2, objective.dim, dtype=torch.float64)
+    np.testing.assert_allclose(where.inverse(rows), rows @ torch.linalg.pinv(dense), rtol=1e-9, atol=1e-12)
+    assert keskar(objective, subspace=5).value == pytest.approx(inside, rel=1e-6)
+
+
 def test_keskar_subspace_stays_in_its_box():
     """With A a basis of the whole space it is a maximum over another box; with p = 1 it is a line that can be scanned."""
     model, loss, x, y = CASES[0].make(0)
@@ -205,7 +232,7 @@ def test_keskar_subspace_stays_in_its_box():
     from landscape.measures.perturbation.epsilon_sharpness import _random_basis
 
     generator = torch.Generator().manual_seed(4)
-    a = _random_basis(objective, 1, generator)[0]
+    a = _random_basis(objective, 1, generator)[:1][0]
     bound = 1e-3 * (abs(float(a @ objective.theta) / float(a @ a)) + 1)
     scan = max(objective.value(objective.theta + t * a).value for t in np.linspace(-bound, bound, 101))
     centre = objective.value().value

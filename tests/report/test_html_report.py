@@ -18,6 +18,7 @@ import report_examples as examples
 from landscape.errors import MalformedError, UsageError
 from landscape.report import slice_csv, write_report
 from landscape.report.exports.spreadsheet import table_csv
+from landscape.report.page.certificate_section import WORDS
 from landscape.report.page.table_cells import breakable, cell, check_verdict, labels
 from landscape.report.surfaces.depth import ELEVATIONS
 from landscape.results import Barrier, Block, Estimate, Measurement, NormRatios, Sharpness, Slice, WatchHistory
@@ -300,9 +301,34 @@ def test_layer_and_node_certificates_are_kept_apart(tmp_path):
     layer = examples.certificate(2.0)
     pairs = [(2.0, layer), (2.0, replace(layer, symmetry="node"))]
     page = Page(write_report(tmp_path / "a.html", title="t", certificates={"net": pairs}).read_text())
-    assert "Rescaling whole layers" in page.words
-    assert "Rescaling single neurons" in page.words
-    assert len(page.all("table")) == 2
+    assert "net, layer: rescaling whole layers" in page.words
+    assert "net, node: rescaling single neurons" in page.words
+    assert len(page.all("table")) == 3  # one leads to both
+
+
+def test_each_certified_network_is_one_section_and_says_its_families(tmp_path):
+    own = examples.certificate(5.0)
+    families = [*WORDS, " + ".join(WORDS)]
+    given = {f"net{i}": [(5.0, replace(own, symmetry=f)) for f in families] for i in range(3)}
+    given["net2"][3] = (5.0, replace(examples.certificate(5.0, "adaptive_trace"), symmetry="rotation"))
+    text = write_report(tmp_path / "a.html", title="t", certificates=given).read_text()
+    page = Page(text)
+    titles = [unescape(t) for t in re.findall(r"<h[234][^>]*>(.*?)</h[234]>", text)]
+    assert len(titles) == len(set(titles)), "no two headings are alike"
+    assert [t for t in titles if re.fullmatch(r"net\d", t)] == ["net0", "net1", "net2"]
+    assert [t for t in titles if t.startswith("net1, ")] == [f"net1, {f}: {w}" for f, w in WORDS.items()] + [
+        f"net1, together: along {', '.join(WORDS)}, one after another"
+    ]
+    links = [attrs["href"][1:] for attrs in page.all("a")]
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert set(links) <= set(ids)
+    assert {f"certificate-{i}" for i in (1, 2, 3)} < set(links), "the table of contents leads to each network"
+    assert sum(link.startswith("certificate-1-") for link in links) == len(families)
+    assert [("open" in attrs) for attrs in page.all("details")] == [False] * 21 + [True] + [False] * 5, "what is broken is open"
+
+
+def test_every_family_has_words_in_a_report():
+    assert list(WORDS) == list(FAMILIES)
 
 
 def test_an_unwritable_place_is_a_usage_error(tmp_path):

@@ -39,7 +39,7 @@ def run(
     Example: landscape report runs/model.safetensors model-surface --out report.html
     """
     from landscape.cli.commands.sharpness import listed, measured
-    from landscape.cli.found_results import collect, left_out
+    from landscape.cli.found_results import collect, left_out, repeated
     from landscape.errors import UsageError
     from landscape.measures import chosen
     from landscape.report import is_report, write_report
@@ -60,8 +60,14 @@ def run(
     found = collect(directories)
     for folder, why in left_out(directories):
         terminal.warn(f"{folder} is not in the report: {why}")
+    given, once = [p for p in paths if not p.is_dir()], list(dict.fromkeys(p for p in paths if not p.is_dir()))
+    again = repeated(directories) + [(path, path) for path in once for _ in range(given.count(path) - 1)]
+    for path, before in again[:1]:
+        others = f", and {len(again) - 1} more were given before" if len(again) > 1 else ""
+        same = f"is the same result as {before}" if path != before else "was given twice"
+        terminal.note(f"{path} {same}{others}: shown once")
     sharpness: list[Any] = list(found.pop("sharpness"))
-    sharpness += [replace(measured(terminal, p, common, naming, names), directions=None) for p in paths if not p.is_dir()]
+    sharpness += [replace(measured(terminal, p, common, naming, names), directions=None) for p in once]
     if not sharpness and not any(found.values()):
         raise UsageError(
             "expected results, found none in these directories",

@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
 def climb(terminal: Terminal, task: "Task", objective: "Objective", symmetries: "Symmetries", asked: Asked, seed: int) -> Line:
     """The network where a measure is largest within the budget, as a line to certify."""
-    from landscape.reparam.attack import attack
+    from landscape.machine.progress import duration
+    from landscape.measures.running.remaining_time import UNSURE
+    from landscape.measures.running.time_forecast import forecast
+    from landscape.reparam.attack import EVALUATIONS, attack
 
     assert asked.attack is not None  # asked for
+    whole = forecast(objective, [asked.attack]).total * EVALUATIONS
+    likely, low, high = (duration(whole * factor) for factor in (1, 1 / UNSURE, UNSURE))
+    terminal.note(
+        f"forecast: {EVALUATIONS} evaluations of {asked.attack}, about {likely} ({low} to {high}); then the certificate"
+    )
     found = attack(
         objective,
         task.model,
@@ -25,6 +33,7 @@ def climb(terminal: Terminal, task: "Task", objective: "Objective", symmetries: 
         families=asked.among(symmetries.families),
         alpha=asked.factor,
         condition=asked.ratio,
+        evaluations=EVALUATIONS,
         seed=seed,
     )
     terminal.line(str(found))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape import linalg
-from landscape.linalg.products import gram
+from landscape.linalg.vector_store import Rows
 from landscape.measures.registry import Settings, Work
 from landscape.measures.running.shared_computations import extremes, extremes_work, loss_rounding
 from landscape.objective import Objective
@@ -26,12 +26,12 @@ class Coordinates:
     Attributes:
         objective: the network on its data.
         scale: (P,), or None for 1.
-        basis: the transpose of A, (p, P); None for the full space.
+        basis: the transpose of A, p rows of P numbers, where the memory allows; None for the full space.
     """
 
     objective: Objective
     scale: Tensor | None = None
-    basis: Tensor | None = None
+    basis: Rows | None = None
 
     @property
     def dim(self) -> int:
@@ -42,23 +42,21 @@ class Coordinates:
         """The weights at y."""
         theta = self.objective.theta
         if self.basis is not None:
-            return theta + y @ self.basis
+            return theta + self.basis.combine(0, y.double().cpu().numpy())
         return theta + (y if self.scale is None else self.scale * y)
 
     def value_and_gradient(self, y: Float[Tensor, " n"]) -> tuple[float, Float[Tensor, " n"]]:
         """Loss and its gradient with respect to y."""
         value, gradient = self.objective.value_and_gradient(self.at(y))
         if self.basis is not None:
-            return value, self.basis @ gradient
+            return value, self.basis.coefficients(self.basis.part(gradient), self.dim).to(y)
         return value, gradient if self.scale is None else self.scale * gradient
 
     def inverse(self, rows: Float[Tensor, "k P"]) -> Float[Tensor, "k n"]:
         """A^+ applied to each row, by normal equations in float64; A is tall and well conditioned."""
         if self.basis is None:
             return rows
-        p = len(self.basis)
-        sides = gram(self.basis, torch.cat((self.basis, rows)))
-        return torch.from_numpy(np.linalg.solve(sides[:, :p], sides[:, p:]).T.copy()).to(rows)
+        return torch.from_numpy(np.linalg.solve(*self.basis.gram(rows)).T.copy()).to(rows)
 
     def top(self, generator: torch.Generator) -> Float[Tensor, "1 n"]:
         """The top eigenvector, from the Lanczos run that other measures with this seed share."""

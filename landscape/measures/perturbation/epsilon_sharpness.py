@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from landscape.errors import UsageError
 from landscape.linalg.probes import default_generator
+from landscape.linalg.vector_store import Place, Rows
 from landscape.measures.perturbation.box_growth import METHODS, Coordinates, box_work, largest_growth_in_box
 from landscape.measures.registry import ELEMENTWISE, measure, variant
+from landscape.measures.running.time_forecast import vectors_at_work
 from landscape.objective import Objective
 from landscape.results import Estimate
 
@@ -61,7 +62,7 @@ def keskar(
     Cost: "corners": 25 to 130 gradients, typically 60, and 10 to 40 forward passes; in a subspace 95 to 185 gradients; up to 30
         vectors of memory, and another 60 bytes per weight. "climb": 3 to 10 gradients and 2 forward passes. "lbfgsb": 11 to 20
         gradients, and often as much time again for L-BFGS-B itself on the CPU. "all": twice "corners" and an eigenvector. In a
-        subspace A takes p * P numbers of memory. The estimate's reason gives the actual cost.
+        subspace A takes p * P numbers, in memory if there is room, else on disk. The estimate's reason gives the cost.
 
     Accuracy: a non-convex maximisation; the true sharpness is at least the value. On thirty networks of 280 to 2,500 weights
         (perceptrons, convolutions, attention; fitted and not; both dtypes) "corners" is within 1 % of "all" and of an
@@ -190,14 +191,18 @@ def _check(eps: float, method: str) -> None:
         raise UsageError(f"expected one of the methods {', '.join(METHODS)}, found {method!r}", fix="corners is the default")
 
 
-def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> Tensor:
-    """The transpose of A, (p, P), drawn row by row on the CPU so that it does not depend on the device."""
+def _random_basis(objective: Objective, p: int, generator: torch.Generator) -> Rows:
+    """The transpose of A, (p, P), drawn row by row on the CPU so that it does not depend on the device.
+
+    It is in memory if it fits the budget, else in host memory or on disk.
+    """
     if not 1 <= p <= objective.dim:
         raise UsageError(f"expected a subspace of 1 to {objective.dim} dimensions, found {p}", fix="the paper uses 100")
 
-    basis = torch.empty(p, objective.dim, dtype=objective.dtype, device=objective.device)
-    for row in basis:
-        row.copy_(torch.randn(objective.dim, generator=generator))
+    place = Place(objective.plan.directions(p, vectors_at_work(objective)).where)
+    basis = Rows(p, objective.dim, objective.dtype, objective.device, place)
+    for i in range(p):
+        basis[i] = torch.randn(objective.dim, generator=generator).to(objective.dtype)
     return basis
 
 

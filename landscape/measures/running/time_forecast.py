@@ -121,13 +121,18 @@ def _passes(
 
 
 def room(objective: Objective, names: str | Sequence[str] | None = None) -> tuple[list[Basis], int]:
-    """The Krylov basis that these measures share, and the number of other vectors, for a forecast of the memory."""
+    """The bases that these measures use one after another, Krylov's and a random one, and the number of other vectors."""
     known = chosen(names)
     spaces = [m.settings.get("subspace") or m.settings.get("p") for m in known if m.name.startswith("keskar")]
-    # A random basis, and a copy of it for its Gram matrix.
-    wide = max((2 * min(int(p), objective.dim) for p in spaces if p), default=0)
-    plan = objective.plan
-    return [plan.basis(2, objective.group.size if objective.shard_basis else 1)], max(4 * plan.block, 12, wide + 4)
+    wide = max((min(int(p), objective.dim) for p in spaces if p), default=0)
+    plan, vectors = objective.plan, vectors_at_work(objective)
+    bases = [plan.basis(2, objective.group.size if objective.shard_basis else 1)]
+    return bases + ([plan.directions(wide, vectors)] if wide else []), vectors
+
+
+def vectors_at_work(objective: Objective) -> int:
+    """Number of vectors at work beside a basis, in block products and in maximisations."""
+    return max(4 * objective.plan.block, 12)
 
 
 def _timed(objective: Objective) -> Spent:

@@ -116,22 +116,22 @@ def _dots(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]], alpha
         row = rows[0][1]
         style = STYLES[kind([row])]
         if np.isfinite(row.ratio) and row.ratio > 0:
-            ax.plot([1, row.ratio], [place, place], color=style["color"], lw=1.2, alpha=0.5)
+            ax.plot([1, row.ratio], [place, place], color=style["color"], lw=1.2)
             face = "white" if row.verdict == "not comparable" else style["color"]
             ax.plot([row.ratio], [place], style["marker"], color=style["color"], mfc=face, ms=6)
     ax.set_yticks(range(len(series)), [plain(name, 30) for name in series])
     ax.set_ylim(len(series) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"measure after / before (ratio) at α = {short(alpha)}")
-    _legend(ax, series)
+    _legend(ax, series, ls="-")  # as the bars are drawn
     return ax
 
 
-def _legend(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]]) -> None:
-    """Legend of the styles that occur, above the axes."""
+def _legend(ax: Axes, series: dict[str, list[tuple[float, CertificateRow]]], **drawn: Any) -> None:
+    """Legend of the styles that occur, but for what is `drawn` otherwise, above the axes."""
     kinds = {kind([row for _, row in rows]) for rows in series.values()}
     words = {"invariant": "invariant, as claimed", "fakeable": "rescaling can change it", "CLAIM BROKEN": "CLAIM BROKEN"}
-    handles = [Line2D([], [], **STYLES[k], ms=4.5, label=words[k]) for k in STYLES if k in kinds]
+    handles = [Line2D([], [], **(STYLES[k] | drawn), ms=4.5, label=words[k]) for k in STYLES if k in kinds]
     if any(row.verdict == "not comparable" for rows in series.values() for _, row in rows):
         handles.append(Line2D([], [], color=GREY, ls="", marker="o", mfc="white", ms=4.5, label="hollow: not comparable"))
     legend_above(ax, handles)

@@ -80,8 +80,9 @@ def _legend(ax: Axes, rows: list[CertificateRow]) -> None:
     verdicts = {row.verdict for row in rows}
     kinds = [
         ({"invariant"}, _tinted(BLUE, 0.35), "survives, as claimed"),
-        ({"moved"}, _tinted(VERMILLION, 0.6), "moved: can be faked"),
+        ({"moved"}, _tinted(VERMILLION, PALE), "moved, by little: can be faked"),
         ({"within doubt", "unmoved here"}, to_rgb(LIGHT), "no claim, no sure change here"),
+        ({"moved"}, _tinted(VERMILLION, 1.0), "moved ×10⁶ or more; log scale between"),
         ({"CLAIM BROKEN"}, to_rgb(BLACK), "CLAIM BROKEN"),
     ]
     handles = [Patch(facecolor=colour, edgecolor=GREY, lw=0.4, label=words) for own, colour, words in kinds if own & verdicts]

@@ -19,6 +19,7 @@ Pairs = Sequence[tuple[float, Certificate]]
 
 COLUMNS, WIDTH = 6, 1.45  # inches of a panel
 HEIGHT, FLAT_HEIGHT, HEADING = 1.15, 0.95, 0.3  # inches of a row: of panels, of panels of invariant measures, of text
+_APART = 0.35  # least distance of two ticks, as a share of a flat panel: the height of a number
 LINES = {"layer": "-", "node": (0, (2.2, 1.4))}
 MARKERS = {"layer": "o", "node": "s"}
 WORDS = {"layer": "layer-wise", "node": "neuron-wise"}
@@ -184,16 +185,22 @@ def _panel(ax: Axes, m: _Measure, limits: tuple[tuple[float, float], tuple[float
 
 
 def _few(low: float, high: float) -> list[float]:
-    """At most three ticks, for which a flat panel has room, and 1 among them: powers of ten, or of two if these are fewer.
+    """At most three ticks, as far apart as the height of a flat panel needs, and 1 among them.
+
+    They are powers of ten if two of these fit, else of two, else 1 and 3.
 
     Example:
-        >>> _few(0.3, 30.0), _few(0.4, 5.0), _few(0.5, 2e6)
-        ([1.0, 10.0], [1.0, 4.0], [1.0, 1000.0, 1000000.0])
+        >>> _few(0.3, 30.0), _few(0.4, 5.0), _few(0.5, 2e6), _few(0.31, 3.2)
+        ([1.0, 10.0], [1.0, 4.0], [1.0, 1000.0, 1000000.0], [1.0, 3.0])
     """
-    exponents, base = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1), 10.0
-    if len(exponents) < 2:
-        exponents, base = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1), 2.0
-    return [base**k for k in exponents if k % -(-len(exponents) // 3) == 0]
+    for base in (10.0, 2.0):
+        decades = math.log10(base)
+        apart = max(math.ceil(_APART * math.log10(high / low) / decades), 1)
+        exponents = range(math.ceil(math.log10(low) / decades), math.floor(math.log10(high) / decades) + 1)
+        found = [base**k for k in exponents if k % apart == 0]
+        if len(found) > 1:
+            return found
+    return [tick for tick in (1.0, 3.0) if tick <= high]
 
 
 def _folded(name: str, width: int = 22) -> str:

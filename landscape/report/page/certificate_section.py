@@ -1,7 +1,8 @@
 """Certificates of reparameterizations in the HTML report."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from landscape.report.figures import titled
@@ -14,9 +15,29 @@ from landscape.results import Certificate, CertificateRow, CertificateTable
 
 VERDICTS = ("CLAIM BROKEN", "not comparable", "moved", "within doubt", "unmoved here", "invariant", "not defined")
 
+# What each family of symmetries changes, for the heading of its table.
+WORDS = {
+    "layer": "rescaling whole layers",
+    "node": "rescaling single neurons",
+    "pair": "matrices between two linear maps",
+    "rotation": "rotating a stream that normalizations read",
+    "norm-out": "rescaling the channels of a normalization's gain",
+    "norm-in": "rescaling the weights before a normalization",
+    "shift": "constants that a softmax, a mean or another summand takes away",
+    "bias": "constants traded between biases",
+}
+
+
+def results(found: Mapping[str, Sequence[tuple[float, Certificate]]], caption: bool) -> list[dict[str, Any]]:
+    """One section per network that was moved: its families within, with one line for each in a table that leads to them."""
+    return [{"name": label_text(label), "families": certificates(label, own, caption)} for label, own in found.items()]
+
 
 def certificates(label: str, pairs: Sequence[tuple[float, Certificate]], caption: bool) -> list[dict[str, Any]]:
-    """One entry per symmetry; the first has the figure of layers and neurons, the first of the others the map of all."""
+    """One entry per symmetry; the first has the figure of layers and neurons, the first of the others the map of all.
+
+    The families of one network, and the change along all of them together, are one section of the page, opened one at a time.
+    """
     alike = {c.symmetry: [pair for pair in pairs if pair[1].symmetry == c.symmetry] for _, c in pairs}
     scaled = [pair for name, own in alike.items() if name in ("layer", "node") for pair in own]
     pictures: dict[str | None, Picture] = {}
@@ -44,14 +65,31 @@ def _certificate(label: str, pairs: Sequence[tuple[float, Certificate]]) -> dict
         verdict = min((row.verdict for row in present), key=VERDICTS.index)
         cells = [_ratio(row) for row in found]
         rows.append({"name": label_text(name), "claimed": present[0].claimed, "cells": cells, "verdict": verdict})
+    symmetry, counts = ordered[0][1].symmetry, Counter(row["verdict"] for row in rows)
+    same, broken = all(c.same_function for _, c in ordered), [r["name"] for r in rows if r["verdict"] == VERDICTS[0]]
     return {
         "name": label_text(label),
-        "symmetry": ordered[0][1].symmetry,
+        "symmetry": symmetry,
+        "family": "together" if " + " in str(symmetry) else str(symmetry or "no family"),
+        "what": _what(symmetry),
+        "same": same,
+        "well": same and not broken,
+        "broken": broken,
+        "verdicts": ", ".join(f"{counts[v]} {v}" for v in VERDICTS[1:] if counts[v]),
         "lines": [(_size(alpha, c), c.function_line(), c.same_function) for alpha, c in ordered],
         "made_of": provenance_line(ordered[0][1].provenance),
         "sizes": [_size(alpha, c) for alpha, c in ordered],
         "rows": rows,
     }
+
+
+def _what(symmetry: str | None) -> str:
+    """What a change along a family is, in words."""
+    if symmetry is None:
+        return "a change of the weights that belongs to no family"
+    if " + " in symmetry:
+        return f"along {symmetry.replace(' + ', ', ')}, one after another"
+    return WORDS.get(symmetry, f"along {symmetry}")
 
 
 def _size(alpha: float, certificate: Certificate) -> str:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from landscape.machine.files import open_regular, write
 from landscape.report.over_training.history import Run
-from landscape.report.page.certificate_section import certificates as certificate_entries
+from landscape.report.page.certificate_section import results as certified_results
 from landscape.report.page.glossary import explained, notations
 from landscape.report.page.sample_section import informed, ranked
 from landscape.report.page.spectrum_section import heads as head_entry
@@ -124,9 +124,7 @@ def write_report(
         "blocks": [layers(label, *both, captions, told.get(label)) for label, both in (blocks or {}).items()],
         "heads": [head_entry(label, found, captions, told.get(label)) for label, found in (heads or {}).items() if found],
         "slices": slice_entries(slices, captions, interactive, stored),
-        "certificates": [
-            entry for name, pairs in (certificates or {}).items() for entry in certificate_entries(name, pairs, captions)
-        ],
+        "certificates": certified_results(certificates or {}, captions),
         "history": epochs(history, captions) if history else None,
         "watches": [watched(name, found, captions) for name, found in (watches or {}).items()],
         "samples": [ranked(name, found, captions) for name, found in (samples or {}).items()],
