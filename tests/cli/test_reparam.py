@@ -106,9 +106,10 @@ def test_the_figure_and_the_report_show_both(both: tuple[Path, str, str], tmp_pa
         assert (both[0] / name).stat().st_size > 5000
     landscape("report", both[0], "--out", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<h3>net.safetensors (") == 2
-    assert "Rescaling whole layers" in page
-    assert "Rescaling single neurons" in page
+    assert page.count('-title">net.safetensors (') == 1
+    assert page.count("<h4>net.safetensors (") == 2
+    assert ", layer: rescaling whole layers</h4>" in page
+    assert ", node: rescaling single neurons</h4>" in page
     assert page.count('<th scope="col">α = ') == 6
 
 
