@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from landscape.errors import MalformedError
-from landscape.machine.files import read_json
+from landscape.machine.files import open_regular, read_json
 
 Found = dict[str, Any]
 
@@ -49,14 +50,22 @@ def repeated(directories: Iterable[Path]) -> list[tuple[Path, Path]]:
     out = []
     for directory in directories:
         for path in sorted(directory.rglob("*.json")):
-            if _reader(path) is not None and (before := first.setdefault(_digest(path), path)) is not path:
-                out.append((path, before))
+            with suppress(OSError):  # of a file that cannot be read `collect` tells
+                if _reader(path) is not None and (before := first.setdefault(_digest(path), path)) is not path:
+                    out.append((path, before))
     return out
 
 
 def _digest(path: Path) -> bytes:
-    """Of the kind of a result and its bytes."""
-    return hashlib.sha256(path.name.encode("utf-8", "surrogateescape") + b"\0" + path.read_bytes()).digest()
+    """Of the kind of a result and its bytes.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    with open_regular(path) as file:
+        found = hashlib.file_digest(file, "sha256")
+    found.update(path.name.encode("utf-8", "surrogateescape"))
+    return found.digest()
 
 
 def left_out(directories: Iterable[Path]) -> list[tuple[Path, str]]:
