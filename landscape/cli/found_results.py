@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,10 @@ def collect(directories: Iterable[Path]) -> Found:
             if reader is None:
                 continue
             try:
-                digest = _digest(path)
-                if digest not in read:
+                content = read_json(path)  # refuses what is too large to be one, so that the digest need not
+                if (digest := _digest(path)) not in read:
                     read.add(digest)
-                    reader(found, read_json(path), path)
+                    reader(found, content, path)
             except KeyError as error:
                 raise _no_result(path, f"one without {error}") from error
             except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -45,14 +44,13 @@ def collect(directories: Iterable[Path]) -> Found:
 
 
 def repeated(directories: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Files of results that hold the same bytes as one before, which `collect` leaves out, each with that one."""
+    """Files of results that hold the same bytes as one before, which `collect` left out, each with that one."""
     first: dict[bytes, Path] = {}
     out = []
     for directory in directories:
         for path in sorted(directory.rglob("*.json")):
-            with suppress(OSError):  # of a file that cannot be read `collect` tells
-                if _reader(path) is not None and (before := first.setdefault(_digest(path), path)) is not path:
-                    out.append((path, before))
+            if _reader(path) is not None and (before := first.setdefault(_digest(path), path)) is not path:
+                out.append((path, before))
     return out
 
 
