@@ -185,9 +185,9 @@ def test_the_known_saddle_has_the_hessian_that_is_claimed(tmp_path):
 
 
 def test_a_published_tau_is_held_against_the_tau_of_one_more_experiment():
-    taus = np.random.default_rng(0).normal(-0.3, 0.2, (2000, 6))  # five data sets, and a sixth
+    taus = np.random.default_rng(0).normal(-0.3, 0.2, (300, 6))  # five data sets, and a sixth
     found = [(diagonal_networks.interval(own[:5].tolist())[0], own[5]) for own in taus]
-    assert np.mean([known.low <= other <= known.high for known, other in found]) == pytest.approx(0.95, abs=0.02)
+    assert np.mean([known.low <= other <= known.high for known, other in found]) == pytest.approx(0.95, abs=0.03)
     known, shift = diagonal_networks.interval([-0.6, -0.2, -0.4, 0.0, -0.2])
     assert (known.low, known.high) == pytest.approx((-0.969, 0.409), abs=0.005)  # -0.28 -+ 2.776 * 0.228 * sqrt(1.2)
     assert shift > known.high - known.value
