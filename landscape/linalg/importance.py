@@ -178,8 +178,9 @@ def draws_to(deviation: float, spread: np.ndarray | float, mean: np.ndarray | fl
         >>> round(float(1.0**2 / n + (2 * 5.0 / n) ** 2), 9)
         0.01
     """
-    square = np.square(spread) / max(deviation, 1e-150) ** 2
-    return np.minimum((square + np.sqrt(square**2 + (4.0 * np.asarray(mean) / max(deviation, 1e-150)) ** 2)) / 2.0, 1e12)
+    least = max(deviation, 1e-100)  # the square of which is a number, too
+    square = np.square(spread / least)
+    return np.minimum((square + np.hypot(square, 4.0 * mean / least)) / 2.0, 1e12)
 
 
 def combined(*parts: Part) -> Part:

@@ -325,6 +325,16 @@ def test_intervals_cover_where_the_loss_does_not_tell_the_size_of_a_sample():
     assert all(e.converged for e in found)
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("accuracy", [0.05, 0.01])
+def test_a_trace_of_nothing_is_zero(activation, accuracy):
+    """Without inputs and biases no weight counts: all terms are 0, and so is every deviation."""
+    model = nn.Sequential(nn.Linear(4, 8, bias=False), activation(), nn.Linear(8, 5, bias=False))
+    data = torch.zeros(400, 4), torch.arange(400) % 5
+    for measure in (trace, gauss_newton_trace, empirical_fisher_trace):
+        assert measure(Objective(model, nn.CrossEntropyLoss(), data), relative_error=accuracy).value == 0.0
+
+
 @pytest.mark.parametrize("accuracy", [0.05, 0.02, 0.01])
 def test_the_accuracy_that_was_asked_for_is_reached(accuracy):
     """What the draws may not have shown (`variance_of_mean`) widens the interval, and the plan counts with it."""

@@ -31,6 +31,8 @@ _DRAWS = 2 * PILOT
 _ALL = 0.8
 # Work with exact pairs and draws of H - G, in units of that of probes of H.
 _MOST = 4.0
+# Least deviation and size, whose square is a number too: a trace may be 0.
+_TINY = 1e-100
 # Products of H - G from which the trial of the fastest method pays.
 _WORTH_A_TRIAL = 48
 
@@ -85,11 +87,11 @@ def _planned(
         spread, mean = _spread(terms.ratios(heavy, _DRAWS)[:, place])
     if rests is not None and not exact:
         size = goal * abs(float(pilot.value[0])) / 2.05
-        least = (spread * terms.rest(heavy) / max(size, 1e-300)) ** 2
+        least = (spread * terms.rest(heavy) / max(size, _TINY)) ** 2
         if PAIR * least + draw * 2 * _FIRST > probes:  # without looking at H - G: its pilot alone may cost more
             return "probes of H take less"
     other = Part(np.zeros(1), np.zeros(1), np.inf) if rests is None else rests.mean(_FIRST)
-    deviation = goal * abs(float(pilot.value[0] + other.value[0])) / 2.05
+    deviation = max(goal * abs(float(pilot.value[0] + other.value[0])) / 2.05, _TINY)
     noise = _MORE_CAUTION * math.sqrt(float(other.variance[0]) * _FIRST)
     if single and heavy < every:
         # The number found exactly follows from the plain trace alone, so that all measures find the same.
@@ -98,18 +100,16 @@ def _planned(
         heavy = terms.heaviest(*first, size * (1.0 if rests is None else math.sqrt(0.5)))
     # The least cost of a given variance: draws in proportion to the deviation over the root of the cost (Neyman 1934).
     sides = [(spread * terms.rest(heavy), PAIR), (noise, draw or 1.0)]
-    root = sum(s * math.sqrt(c) for s, c in sides) / max(deviation, 1e-300) ** 2
+    root = sum(s * math.sqrt(c) for s, c in sides) / deviation**2
     draws, count = (math.ceil(min(s / math.sqrt(c) * root, 1e12)) for s, c in sides)
     if heavy < every:
-        left = deviation * math.sqrt(
-            sides[0][0] * math.sqrt(sides[0][1]) / max(sum(s * math.sqrt(c) for s, c in sides), 1e-300)
-        )
+        left = deviation * math.sqrt(sides[0][0] * math.sqrt(sides[0][1]) / max(sum(s * math.sqrt(c) for s, c in sides), _TINY))
         draws = max(LEAST, math.ceil(draws_to(left, sides[0][0], mean * terms.rest(heavy))))
     else:
         draws = 0
     if single and heavy + draws >= _ALL * every:
         heavy, draws = every, 0
-        root = sides[1][0] / max(deviation, 1e-300)
+        root = sides[1][0] / deviation
         count = math.ceil(min(root**2, 1e12))
     if not single:
         draws = min(draws, max(LEAST, math.ceil(_MOST * probes / PAIR)))
