@@ -12,8 +12,11 @@ from landscape.machine.files import open_regular, read_json
 Found = dict[str, Any]
 
 
-def collect(directories: Iterable[Path]) -> Found:
-    """All results below the given directories, as arguments of `write_report`; one that stands there twice is read once.
+def collect(directories: Iterable[Path]) -> tuple[Found, list[tuple[Path, Path]]]:
+    """All results below the given directories, as arguments of `write_report`; one that stands there twice counts once.
+
+    Returns:
+        The results; the files of the same kind and bytes as one before, which are left out, each with that one.
 
     Raises:
         MalformedError: a file that one of the commands wrote cannot be read.
@@ -23,7 +26,8 @@ def collect(directories: Iterable[Path]) -> Found:
         "heads": {}, "slices": [], "certificates": {}, "watches": {}, "samples": {}, "information": {}, "commands": [],
         "records": {},
     }  # fmt: skip
-    read: set[bytes] = set()
+    first: dict[bytes, Path] = {}
+    repeated = []
     for directory in directories:
         for path in sorted(directory.rglob("*.json")):
             reader = _reader(path)
@@ -31,27 +35,17 @@ def collect(directories: Iterable[Path]) -> Found:
                 continue
             try:
                 content = read_json(path)  # refuses what is too large to be one, so that the digest need not
-                if (digest := _digest(path)) not in read:
-                    read.add(digest)
+                if (before := first.setdefault(_digest(path), path)) is path:
                     reader(found, content, path)
+                else:
+                    repeated.append((path, before))
             except KeyError as error:
                 raise _no_result(path, f"one without {error}") from error
             except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
                 raise _no_result(path, str(error)) from error
             except OSError as error:
                 raise _no_result(path, error.strerror or str(error)) from error
-    return found
-
-
-def repeated(directories: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Files of results that hold the same bytes as one before, which `collect` left out, each with that one."""
-    first: dict[bytes, Path] = {}
-    out = []
-    for directory in directories:
-        for path in sorted(directory.rglob("*.json")):
-            if _reader(path) is not None and (before := first.setdefault(_digest(path), path)) is not path:
-                out.append((path, before))
-    return out
+    return found, repeated
 
 
 def _digest(path: Path) -> bytes:

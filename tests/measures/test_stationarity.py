@@ -150,7 +150,7 @@ def test_documents_of_before_have_none(learning, tmp_path):
     old = learning["early"].to_json() | {"checkpoint": "a.pt", "sha256": "0" * 64}
     del old["minimum"]
     (tmp_path / "sharpness.json").write_text(json.dumps({"schema": 1, "results": [old]}))
-    assert collect([tmp_path])["sharpness"][0].minimum is None
+    assert collect([tmp_path])[0]["sharpness"][0].minimum is None
 
 
 def test_where_no_measure_takes_derivatives_none_is_taken(learning):

@@ -23,7 +23,7 @@ def kept(folder, symmetry, seed=0, **more):
 
 def sections(*folders):
     """(name, sizes of the changes) of each certificate in a report."""
-    found = collect(folders)["certificates"]
+    found = collect(folders)[0]["certificates"]
     return [(e["name"], e["sizes"]) for name, pairs in found.items() for e in certificates(name, pairs, caption=False)]
 
 

@@ -649,7 +649,7 @@ def test_a_saved_history_is_read_again_and_stands_in_the_report(tmp_path):
     assert str(again) == str(history)
     (tmp_path / "other").mkdir()
     assert history.save(tmp_path / "other").name == "watch.json"
-    found = collect([tmp_path])["watches"]
+    found = collect([tmp_path])[0]["watches"]
     assert {name: str(one) for name, one in found.items()} == dict.fromkeys(("mine", "other"), str(history))
     page = Page(write_report(tmp_path / "a.html", title="t", watches=found).read_text())
     assert "lambda_max at 4 steps of training of mine" in " ".join(a.get("alt", "") for _, a in page.tags)

@@ -39,7 +39,7 @@ def run(
     Example: landscape report runs/model.safetensors model-surface --out report.html
     """
     from landscape.cli.commands.sharpness import listed, measured
-    from landscape.cli.found_results import collect, left_out, repeated
+    from landscape.cli.found_results import collect, left_out
     from landscape.errors import UsageError
     from landscape.measures import chosen
     from landscape.report import is_report, write_report
@@ -57,11 +57,11 @@ def run(
         if not path.exists():
             raise UsageError(f"expected a checkpoint or a directory, found nothing at {path}", fix="check the path")
     directories = [p for p in paths if p.is_dir()]
-    found = collect(directories)
+    found, again = collect(directories)
     for folder, why in left_out(directories):
         terminal.warn(f"{folder} is not in the report: {why}")
     given, once = [p for p in paths if not p.is_dir()], list(dict.fromkeys(p for p in paths if not p.is_dir()))
-    again = repeated(directories) + [(path, path) for path in once for _ in range(given.count(path) - 1)]
+    again += [(path, path) for path in once for _ in range(given.count(path) - 1)]
     for path, before in again[:1]:
         others = f", and {len(again) - 1} more were given before" if len(again) > 1 else ""
         same = f"is the same result as {before}" if path != before else "was given twice"
