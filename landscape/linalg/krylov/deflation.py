@@ -80,10 +80,10 @@ def trace_within(
     Krylov space of R, which contains the outliers of its spectrum: they dominate the variance of Hutchinson's estimator. The
     first two parts are exact; the last is an average over probes z with entries ±1. Eight pilot probes tell the standard
     deviation s of one (their images, where many eigenvalues contribute, else the forms as well), and the number n for which
-    t s / sqrt(n) is small enough (Stein's two stages). Where what they tell of
-    ||R||², apart from its diagonal, varies so much that a few eigenvalues must carry it, or n is more than these are worth,
-    Lanczos continues while a step saves more probes than the one product it costs; the pilot probes serve again, without
-    further products. The relative variation does not tell whether the pilot's values are large or small.
+    t s / sqrt(n) is small enough (Stein's two stages). Where what they tell of ||R||², apart from its diagonal, varies so much
+    that a few eigenvalues must carry it, or n is more than these are worth, Lanczos continues while a step saves more probes
+    than the one product it costs; the pilot probes serve again, without further products. The relative variation does not tell
+    whether the pilot's values are large or small.
 
     Args:
         matvec: maps (k, P) to (k, P).

@@ -101,12 +101,11 @@ def _planned(
     # The least cost of a given variance: draws in proportion to the deviation over the root of the cost (Neyman 1934).
     sides = [(spread * terms.rest(heavy), PAIR), (noise, draw or 1.0)]
     root = sum(s * math.sqrt(c) for s, c in sides) / deviation**2
-    draws, count = (math.ceil(min(s / math.sqrt(c) * root, 1e12)) for s, c in sides)
+    count = math.ceil(min(noise / math.sqrt(sides[1][1]) * root, 1e12))
+    draws = 0
     if heavy < every:
-        left = deviation * math.sqrt(sides[0][0] * math.sqrt(sides[0][1]) / max(sum(s * math.sqrt(c) for s, c in sides), _TINY))
+        left = math.sqrt(sides[0][0] * math.sqrt(PAIR) / max(root, _TINY))  # deviation that is the pairs' share
         draws = max(LEAST, math.ceil(draws_to(left, sides[0][0], mean * terms.rest(heavy))))
-    else:
-        draws = 0
     if single and heavy + draws >= _ALL * every:
         heavy, draws = every, 0
         root = sides[1][0] / deviation
