@@ -123,7 +123,8 @@ def claims(documents: list[Document], traces: Sequence[Document] = ()) -> str:
 
 def _of_more(traces: Sequence[Document]) -> str:
     """The same trace of 1,024 images, where peers' products are counted; "" where it was not measured."""
-    rows = [r for d in traces for r in d["rows"] if (r["network"], r["samples"], r["accuracy"]) == ("resnet20", 1024, 0.05)]
+    asked = {"network": "resnet20", "trained": True, "samples": 1024, "accuracy": 0.05}
+    rows = [r for d in traces for r in d["rows"] if asked.items() <= r.items()]
     if not rows:
         return ""
     worst = min(rows, key=lambda r: float(r["ratio"]))

@@ -78,8 +78,8 @@ def test_a_plane_of_more_samples_stands_beside_that_of_few():
 
 def test_the_trace_of_more_images_is_the_worst_of_those_that_were_counted():
     rows = [
-        {"network": "resnet20", "samples": samples, "accuracy": 0.05, "ratio": ratio, "peer": "curvlinops"}
-        for samples, ratio in ((1024, 63.4), (1024, 51.2), (32, 3.8))
+        {"network": "resnet20", "trained": trained, "samples": samples, "accuracy": 0.05, "ratio": ratio, "peer": "curvlinops"}
+        for trained, samples, ratio in ((True, 1024, 63.4), (True, 1024, 51.2), (True, 32, 3.8), (False, 1024, 7.0))
     ]
     trace = document("B, fast", [row("trace", OURS, 1.0), row("trace", "curvlinops", 2.0)])
     told_ = claims([trace], [{"machine": trace["machine"], "rows": rows}])
