@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from landscape.errors import UsageError
-from landscape.linalg.krylov.eigen import ThickRestart
+from landscape.linalg.krylov.thick_restart import ThickRestart
 from landscape.linalg.products import Products
 from landscape.linalg.vector_store import Place
 from landscape.machine import progress

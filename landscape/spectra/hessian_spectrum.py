@@ -28,6 +28,7 @@ def eigenpairs(
     *,
     curvature: Curvature = "hessian",
     tol: float | None = None,
+    value_tol: float | None = None,
     max_matvecs: int | None = None,
     start: Float[Tensor, "..."] | None = None,
     shard_basis: bool | None = None,
@@ -41,6 +42,7 @@ def eigenpairs(
         which: "largest", "smallest" (algebraic, not by magnitude), or "both" from one run.
         curvature: "hessian", or "ggn" for the generalized Gauss-Newton matrix.
         tol: relative residual, ||Hv - lambda v|| <= tol * max |lambda|; default 1e-7 in float64, 1e-5 in float32.
+        value_tol: instead of `tol`: error of every value, by a bound, relative to max |lambda|; see `landscape.linalg.eigenpairs`.
         max_matvecs: bound on the products; default max(300, 50 k).
         start: (P,) or (j, P) eigenvectors of a similar network to start from.
         shard_basis: with several processes, each stores its share of the columns of the Krylov basis; default: the objective's.
@@ -68,6 +70,7 @@ def eigenpairs(
         k=k,
         which=which,
         tol=tol if tol is not None else TOLERANCE[objective.dtype],
+        value_tol=value_tol,
         max_matvecs=max_matvecs,
         **krylov(objective, (2 if which == "both" else 1) * k, shard_basis),
         start=start,

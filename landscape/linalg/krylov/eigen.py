@@ -8,17 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from landscape.errors import UsageError
-from landscape.linalg.krylov.lanczos import KrylovBasis, vectors_of
+from landscape.linalg.krylov.lanczos import vectors_of
+from landscape.linalg.krylov.thick_restart import ThickRestart, end_indices, rayleigh_ritz
 from landscape.linalg.probes import default_generator
-from landscape.linalg.products import MatVec, Products, gram, inner_products, norm, rotate_rows
+from landscape.linalg.products import MatVec, Products
 from landscape.linalg.small_matrices import eigh
-from landscape.linalg.vector_store import Place, orthonormal_rows
+from landscape.linalg.vector_store import Place
 from landscape.machine import progress
 from landscape.results import Eigenpairs
 from landscape.results.spectra.spectrum import Which
-
-# Above this multiple of the rounding error, products count as exactly linear.
-_LOOSE = 1000
 
 
 def eigenpairs(
@@ -28,6 +26,7 @@ def eigenpairs(
     k: int = 1,
     which: Which = "largest",
     tol: float = 1e-4,
+    value_tol: float | None = None,
     max_matvecs: int | None = None,
     basis_size: int | None = None,
     sweep: int | None = None,
@@ -50,6 +49,8 @@ def eigenpairs(
         which: "largest", "smallest", or "both": the k largest, then the k smallest. If 2k >= P, "both" returns all P pairs
             once.
         tol: a pair is converged when its true residual ||H v - λ v|| <= tol * max |λ|, the maximum over all Ritz values seen.
+        value_tol: instead of `tol`: every value's error is to be <= value_tol * max |λ| by `Eigenpairs.bounds`, which go with the
+            square of the residual; at least ten times the rounding of dtype (1.2e-6 in float32).
         max_matvecs: bound on all products, including those for the residuals; max(300, 50 * k) if None.
         basis_size: vectors in the Krylov basis before a restart; max(40, 2 * wanted + 16) if None. If P is at most this
             default, the matrix itself is formed, P products in one block, and the answer is exact.
@@ -78,7 +79,11 @@ def eigenpairs(
     Accuracy: a Krylov space contains one vector of each eigenspace, so a copy of a multiple eigenvalue can be missed. The sweep
     runs `sweep` Lanczos steps from a random vector orthogonal to the pairs found; if a wanted value rises, it is converged and
     the sweep is repeated. A copy that is separated from the rest shows within a few steps; one within tol * max |λ| of a value
-    already found does not change the values. Eigenvalues are Rayleigh quotients: their error is about residual² / gap.
+    already found does not change the values. Eigenvalues are Rayleigh quotients: their error is about residual² / gap. With
+    `value_tol` it is bounded: the i-th largest eigenvalue lies in [values[i], values[i] + bounds[i]] (of the smallest, below). The
+    lower end is proven; the upper one follows from true residuals and the Ritz values beyond, where no eigenvalue was missed. No
+    residual can tell that, but no gap counts for more than 1 % of max |λ| in the stop, and the sweep looks for missed ones. To
+    1e-2 or 1e-3 that saves a few products of the residual's at most: values come with their pairs. To 1e-5 it saves a third.
 
     Reference: Wu and Simon 2000, Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
     Appl. 22(2); Stewart 2001 (Krylov-Schur). Deviations: the full projection is kept instead of its arrow form, and the
@@ -96,6 +101,14 @@ def eigenpairs(
         )
     if not 1 <= k <= dim:
         raise UsageError(f"expected 1 <= k <= {dim} eigenpairs, found k={k}", fix=f"the operator has {dim}")
+    by_value = value_tol is not None
+    if value_tol is not None:
+        least = 10 * torch.finfo(dtype).eps
+        if not least <= value_tol < 1:
+            raise UsageError(
+                f"expected {least:.1e} <= value_tol < 1, found {value_tol}", fix="use dtype float64 for more digits of a value"
+            )
+        tol = value_tol
     if sweep is None:
         sweep = 4 if tol >= 1e-3 else 8
     if not tol > 0 or sweep < 0:
@@ -124,11 +137,13 @@ def eigenpairs(
             vectors, scale = _dense(products, high, low)
         else:
             size, short = min(basis_size, dim), basis_size < min(small, dim)
-            run = ThickRestart(products, size, high, low, max_matvecs, generator, place, short)
+            run = ThickRestart(products, size, high, low, max_matvecs, generator, place, short, by_value)
             return run.solve(hint, tol, sweep if k > 1 else 0, which)
-        values, residuals, _ = _rayleigh_ritz(products, vectors)
+        values, residuals, _ = rayleigh_ritz(products, vectors)
     scale = max(scale, float(np.abs(values).max()))
-    return Eigenpairs(values, vectors, residuals, residuals <= tol * scale, products.count, which)
+    bounds = np.sqrt(np.cumsum(residuals**2)) if by_value else None  # rounding alone
+    converged = (residuals if bounds is None else bounds) <= tol * scale
+    return Eigenpairs(values, vectors, residuals, converged, products.count, which, bounds=bounds)
 
 
 def _dense(products: Products, high: int, low: int) -> tuple[Float[Tensor, "k P"], float]:
@@ -136,179 +151,5 @@ def _dense(products: Products, high: int, low: int) -> tuple[Float[Tensor, "k P"
     eye = torch.eye(products.dim, dtype=products.dtype, device=products.device)
     matrix = products(eye).double().cpu().numpy()
     values, vectors = eigh((matrix + matrix.T) / 2)
-    chosen = np.array(vectors[:, _ends(len(values), high, low)].T, order="C")
+    chosen = np.array(vectors[:, end_indices(len(values), high, low)].T, order="C")
     return torch.from_numpy(chosen).to(device=products.device, dtype=products.dtype), float(np.abs(values).max())
-
-
-def _ends(size: int, high: int, low: int) -> np.ndarray:
-    """Indices of the wanted values in an increasing array, in decreasing order of the values."""
-    return np.r_[size - 1 : size - 1 - high : -1, low - 1 : -1 : -1] if low else np.arange(size - 1, size - 1 - high, -1)
-
-
-def _rayleigh_ritz(products: Products, rows: Float[Tensor, "k P"]) -> tuple[np.ndarray, np.ndarray, Float[Tensor, "k P"]]:
-    """Rotate orthonormal rows in place to Ritz vectors by new products; returns values, true residual norms, residuals."""
-    images = products(rows)
-    small = gram(rows, images)
-    values, turn = eigh((small + small.T) / 2)
-    values, turn = values[::-1].copy(), turn[:, ::-1]
-    images = images.clone()
-    rotate_rows(rows, turn)
-    rotate_rows(images, turn)
-    residuals = images.sub_(rows * torch.from_numpy(values).to(rows)[:, None])
-    return values, np.array([norm(r) for r in residuals]), residuals
-
-
-class ThickRestart:
-    """State of a thick-restart Lanczos run: the basis, the wanted pairs and the budget.
-
-    Args:
-        products: the operator.
-        size: rows of the basis before a restart.
-        high, low: pairs wanted at each end.
-        max_matvecs: bound on all products, of which one for each wanted pair is left for its residual.
-        generator: of the random vectors.
-        place: where the basis is stored.
-        short: whether memory is short: no second copy of the wanted vectors, products of one vector.
-    """
-
-    def __init__(
-        self,
-        products: Products,
-        size: int,
-        high: int,
-        low: int,
-        max_matvecs: int,
-        generator: torch.Generator,
-        place: Place | None,
-        short: bool = False,
-    ) -> None:
-        self.products, self.high, self.low, self.short = products, high, low, short
-        self.wanted = high + low
-        self.size = size
-        self.budget = max_matvecs - self.wanted  # reserves the products for the true residuals
-        self.scale = 0.0
-        self.krylov = KrylovBasis(
-            size + 1, products.dim, generator=generator, dtype=products.dtype, device=products.device, place=place
-        )
-
-    def solve(self, hint: Float[Tensor, "j P"] | None, tol: float, sweep: int, which: Which) -> Eigenpairs:
-        """Iterate, look for missed copies and verify; repeat while the true residuals keep falling."""
-        self.krylov.begin(None)
-        least = 0
-        if hint is not None and len(earlier := orthonormal_rows(hint)):
-            # All earlier vectors with equal weight. Without a sweep also a random part, and five steps to reveal what the hint
-            # lacks: an exact eigenvector of another eigenvalue would seem converged at once (both numbers are heuristics).
-            share, least = (0.0, 0) if sweep else (0.1, 5)
-            self.krylov.begin(earlier.sum(dim=0) / len(earlier) ** 0.5 + share * self.krylov.next_row[0])
-        exact = tol >= _LOOSE * torch.finfo(self.products.dtype).eps
-        # A sweep keeps converged pairs fixed; their residuals need a margin for the final Rayleigh-Ritz step.
-        self.advance(tol / 2 if sweep and not exact else tol, least)
-        values, residuals = self.ritz() if self.krylov.size >= self.wanted else (np.empty(0), np.array([np.inf]))
-        rose = False
-        while sweep and self.budget > self.products.count and self.rises(sweep, tol):
-            rose = True
-            self.advance(tol / 2)
-        if exact and not rose and (residuals <= tol * self.scale).all():
-            self.compress()
-            vectors = self.krylov.rows if self.short else self.krylov.rows.clone()
-            return Eigenpairs(values, vectors, residuals, residuals <= tol * self.scale, self.products.count, which)
-        goal, worst = tol, np.inf
-        while True:
-            self.compress()
-            vectors, values, residuals, following = self.verified(tol)
-            converged = residuals <= tol * self.scale
-            if converged.all() or residuals.max() > worst / 2 or self.products.count + 2 > self.budget:
-                return Eigenpairs(values, vectors, residuals, converged, self.products.count, which)
-            worst = residuals.max()
-            goal = min(goal, tol) * tol * self.scale / worst
-            self.krylov.reset(values, None if self.short else vectors)
-            self.krylov.begin(following)
-            self.advance(goal, least=self.wanted + int((~converged).sum()))
-
-    def verified(self, tol: float) -> tuple[Float[Tensor, "k P"], np.ndarray, np.ndarray, Float[Tensor, " P"]]:
-        """The wanted pairs with true residual norms, and a start for what they lack, from new products.
-
-        The residuals of the block have rank up to `wanted`, but a Krylov space has one start: the sum of those that are too
-        large, equally weighted.
-        """
-        if not self.short:
-            vectors = self.krylov.rows.clone()
-            values, residuals, remainders = _rayleigh_ritz(self.products, vectors)
-            self.scale = max(self.scale, float(np.abs(values).max()))
-            bad = np.flatnonzero(residuals > tol * self.scale)
-            lengths = torch.from_numpy(residuals).to(remainders)[:, None]
-            return vectors, values, residuals, (remainders[bad] / lengths[bad]).sum(dim=0)
-        # One vector at a time beside the basis; without the rotation that removes rounding of the products among close values.
-        vectors, following = self.krylov.rows, torch.zeros_like(self.krylov.rows[0])
-        values, residuals = np.empty((2, len(vectors)))
-        for i, row in enumerate(vectors):
-            image = self.products(row[None])[0]
-            values[i] = inner_products(image[None], row)[0]
-            remainder = torch.sub(image, row, alpha=float(values[i]))
-            residuals[i] = norm(remainder)
-            self.scale = max(self.scale, abs(float(values[i])))
-            if residuals[i] > tol * self.scale:
-                following.add_(remainder, alpha=1 / float(residuals[i]))
-        order = np.argsort(-values, kind="stable")
-        if (order != np.arange(len(values))).any():
-            self.krylov.restart(np.eye(len(values))[:, order], values[order])
-            vectors = self.krylov.rows
-        return vectors, values[order], residuals[order], following
-
-    def step(self) -> None:
-        """One product, after a thick restart if the basis is full."""
-        krylov = self.krylov
-        if krylov.size == self.size:
-            values, turn = eigh(krylov.projection[: krylov.size, : krylov.size])
-            # A third of the free rows is kept with the wanted ones: few restarts, yet space for new directions (a heuristic).
-            spare = (self.size - self.wanted) // 3
-            more = spare * self.high // self.wanted
-            kept = _ends(len(values), self.high + more, self.low and self.low + spare - more)
-            krylov.restart(turn[:, kept], values[kept])
-        krylov.absorb(self.products(krylov.next_row)[0])
-
-    def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Wanted Ritz values and the recurrence's estimates of their residuals."""
-        size = self.krylov.size
-        values, turn = eigh(self.krylov.projection[:size, :size])
-        self.scale = max(self.scale, float(np.abs(values).max()))
-        ends = _ends(size, self.high, self.low)
-        return values[ends], self.krylov.beta * np.abs(turn[-1, ends])
-
-    def advance(self, goal: float, least: int = 0) -> None:
-        """Step until every wanted pair's estimated residual is at most goal * scale, or the budget is spent."""
-        # Below this the estimates cannot be distinguished from rounding; without a floor, an unattainable tolerance would spend
-        # the whole budget.
-        goal = max(goal, 4 * torch.finfo(self.products.dtype).eps)
-        while not self.krylov.exhausted and self.products.count < self.budget:
-            self.step()
-            if self.krylov.size >= max(self.wanted, least):
-                _, residuals = self.ritz()
-                if (residuals <= goal * self.scale).all():
-                    return
-
-    def compress(self) -> None:
-        """Reduce the basis to the wanted Ritz vectors."""
-        size = self.krylov.size
-        values, turn = eigh(self.krylov.projection[:size, :size])
-        ends = _ends(size, self.high, self.low)
-        self.krylov.restart(turn[:, ends], values[ends])
-
-    def rises(self, steps: int, tol: float) -> bool:
-        """Whether a random start orthogonal to the pairs found reveals a value beyond them."""
-        self.compress()
-        before = np.diag(self.krylov.projection)[: self.wanted].copy()
-        self.krylov.begin(None)
-        # A smaller change is noise of the products, or another copy of a known value.
-        margin = max(tol, 100 * torch.finfo(self.products.dtype).eps)
-        for _ in range(min(steps, self.budget - self.products.count, self.size - self.wanted)):
-            if self.krylov.exhausted:
-                break
-            self.step()
-            now, _ = self.ritz()
-            gain = np.r_[now[: self.high] - before[: self.high], before[self.high :] - now[self.high :]]
-            if gain.max() > margin * self.scale:
-                return True
-        # Another copy of a known value, not yet converged, would mix with the converged ones: discard the rows of the sweep.
-        self.krylov.reset(before)
-        return False

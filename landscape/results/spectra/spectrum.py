@@ -27,10 +27,12 @@ class Eigenpairs(Printed):
             JSON.
         residuals: (k,) residuals ||H v - lambda v||, from a product with v after the iteration. If the tolerance is far above
             rounding, Hv is instead combined from the products with the basis vectors.
-        converged: (k,) booleans: residual <= tol * max |lambda|.
+        converged: (k,) booleans: residual <= tol * max |lambda|, or bound <= value_tol * max |lambda|.
         matvecs: number of products with H, including those for the residuals.
         which: end of the spectrum, by algebraic value, not by magnitude.
         products: how products were made, "exact" or "finite differences", where there is a choice; else None.
+        bounds: (k,) how far the eigenvalue can be above its value (of the smallest, below it), where a tolerance of the values was
+            asked for; else None. See `landscape.linalg.eigenpairs` for what is proven and what is assumed.
     """
 
     values: np.ndarray
@@ -40,6 +42,7 @@ class Eigenpairs(Printed):
     matvecs: int
     which: Which
     products: str | None = None
+    bounds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -48,7 +51,8 @@ class Eigenpairs(Printed):
         """Eigenvalue `i` as an Estimate of kind "residual"."""
         ok = bool(self.converged[i])
         remark = None if self.products is None else f"products: {self.products}"
-        reason = remark if ok else f"residual {self.residuals[i]:.2e} after {self.matvecs} products"
+        missed = f"residual {self.residuals[i]:.2e}" if self.bounds is None else f"bound {self.bounds[i]:.2e}"
+        reason = remark if ok else f"{missed} after {self.matvecs} products"
         return Estimate(float(self.values[i]), float(self.residuals[i]), "residual", self.matvecs, ok, reason)
 
     def ends(self) -> list[str]:
@@ -63,20 +67,26 @@ class Eigenpairs(Printed):
 
     def to_json(self) -> dict[str, Any]:
         """Values, residuals and cost, without the vectors, which are too large for JSON."""
-        return {
+        given: dict[str, Any] = {
             "which": self.which,
             "values": [float(v) for v in self.values],
             "residuals": [float(r) for r in self.residuals],
             "converged": [bool(c) for c in self.converged],
             "matvecs": self.matvecs,
-        } | ({} if self.products is None else {"products": self.products})
+        }
+        if self.products is not None:
+            given["products"] = self.products
+        if self.bounds is not None:
+            given["bounds"] = [float(b) for b in self.bounds]
+        return given
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Eigenpairs":
         """Inverse of `to_json`, except that the vectors are an empty array: JSON does not contain them."""
         values, residuals, converged = (np.asarray(data[k]) for k in ("values", "residuals", "converged"))
         empty: Any = np.empty((0, 0))
-        return cls(values, empty, residuals, converged, data["matvecs"], data["which"], data.get("products"))
+        bounds = np.asarray(data["bounds"]) if "bounds" in data else None
+        return cls(values, empty, residuals, converged, data["matvecs"], data["which"], data.get("products"), bounds)
 
     def __repr__(self) -> str:
         return (
@@ -85,18 +95,20 @@ class Eigenpairs(Printed):
 
     def cells(self) -> Cells:
         """Eigenvalues with their residuals."""
+        error, name = (self.residuals, "residual") if self.bounds is None else (self.bounds, "bound")
         rows = [
             (f"{v:.6g}", f"{r:.1e}", "yes" if c else "NO", end)
-            for v, r, c, end in zip(self.values, self.residuals, self.converged, self.ends(), strict=True)
+            for v, r, c, end in zip(self.values, error, self.converged, self.ends(), strict=True)
         ]
         ends = {"both": "largest and smallest"}.get(self.which, self.which)
-        return Cells(("eigenvalue", "residual", "converged", "end"), rows, (f"{ends} eigenvalues, {self.matvecs} products",))
+        return Cells(("eigenvalue", name, "converged", "end"), rows, (f"{ends} eigenvalues, {self.matvecs} products",))
 
     def records(self) -> list[Mapping[str, Any]]:
         """One row per eigenvalue."""
-        return rows_of(
-            {"eigenvalue": self.values, "residual": self.residuals, "converged": self.converged, "end": np.array(self.ends())}
-        )
+        columns = {"eigenvalue": self.values, "residual": self.residuals}
+        if self.bounds is not None:
+            columns["bound"] = self.bounds
+        return rows_of(columns | {"converged": self.converged, "end": np.array(self.ends())})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
