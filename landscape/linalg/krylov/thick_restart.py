@@ -17,7 +17,7 @@ from landscape.results.spectra.spectrum import Which
 _LOOSE = 1000
 # Of a stop by the bounds of values: no gap counts for more than this share of max |λ| (a heuristic). A wide one in a small Krylov
 # space may have an eigenvalue in it: of two that are close, the first Ritz vector is a mixture for many steps.
-_WIDEST_GAP = 0.01
+_WIDEST_GAP = 0.003
 # Ritz values beyond the wanted ones among which a gap is looked for.
 _BEYOND = 10
 
@@ -182,21 +182,15 @@ class ThickRestart:
 
     def bounds_of(self, values: np.ndarray, residuals: np.ndarray) -> np.ndarray:
         """Bounds of the wanted values among these, which are in decreasing order."""
-        spare = len(values) - self.wanted
+        spare, widest = len(values) - self.wanted, _WIDEST_GAP * self.scale
         top = self.high + min(_BEYOND, spare) if self.high else 0
         bottom = self.low + min(_BEYOND, spare) if self.low else 0
-        upper = value_bounds(values[:top], residuals[:top], self.high)
-        lower = value_bounds(-values[::-1][:bottom], residuals[::-1][:bottom], self.low)
+        upper = value_bounds(values[:top], residuals[:top], self.high, widest)
+        lower = value_bounds(-values[::-1][:bottom], residuals[::-1][:bottom], self.low, widest)
         return np.r_[upper, lower[::-1]]
 
     def advance(self, goal: float, least: int = 0, by_value: bool = False) -> None:
-        """Step until every wanted pair's estimated residual is at most goal * scale, or the budget is spent.
-
-        If `by_value`, until the bounds of the values are at most goal * scale, and no gap was needed that is too wide.
-        """
-        aim = goal
-        if by_value:
-            goal = (aim * _WIDEST_GAP) ** 0.5
+        """Step until every wanted pair's estimated residual, or its value's bound, is at most goal * scale; or as long as may be."""
         # Below this the estimates cannot be distinguished from rounding; without a floor, an unattainable tolerance would spend
         # the whole budget.
         goal = max(goal, 4 * torch.finfo(self.products.dtype).eps)
@@ -204,7 +198,7 @@ class ThickRestart:
             self.step()
             if self.krylov.size >= max(self.wanted, least):
                 _, residuals = self.ritz()
-                if (residuals <= goal * self.scale).all() and not (by_value and (self.bounds() > aim * self.scale).any()):
+                if ((self.bounds() if by_value else residuals) <= goal * self.scale).all():
                     return
 
     def compress(self) -> None:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 
 def value_bounds(
-    values: Float[np.ndarray, " m"], residuals: Float[np.ndarray, " m"], wanted: int
+    values: Float[np.ndarray, " m"], residuals: Float[np.ndarray, " m"], wanted: int, widest: float = np.inf
 ) -> Float[np.ndarray, " wanted"]:
     """How far the largest eigenvalues λ_1 >= λ_2 >= ... of a symmetric H can be above the largest Ritz values.
 
@@ -23,6 +23,9 @@ def value_bounds(
         residuals: (m,) true residual norms of their vectors.
         wanted: how many bounds.
 
+        widest: wider gaps count as this one, which makes the bounds larger and what is assumed less: an eigenvalue that was missed
+            does no harm unless it is above θ_j - widest.
+
     Returns:
         The bounds, without the rounding of the products.
 
@@ -39,7 +42,7 @@ def value_bounds(
     squares = np.asarray(residuals, dtype=np.float64) ** 2
     bounds = np.sqrt(np.cumsum(squares))[:wanted]
     for j in range(1, len(values)):
-        gaps = values[:j] - (values[j] + residuals[j])
+        gaps = np.minimum(values[:j] - (values[j] + residuals[j]), widest)
         if gaps[-1] > 0:
             bounds[:j] = np.minimum(bounds[:j], (squares[:j] / gaps).sum())
     return bounds
