@@ -18,6 +18,8 @@ _LOOSE = 1000
 # Of a stop by the bounds of values: no gap counts for more than this share of max |λ| (a heuristic). A wide one in a small Krylov
 # space may have an eigenvalue in it: of two that are close, the first Ritz vector is a mixture for many steps.
 _WIDEST_GAP = 0.003
+# Weight of the next row beside the random start of a sweep (a heuristic): more finds fewer exact copies.
+_ONWARD = 0.3
 # Ritz values beyond the wanted ones among which a gap is looked for.
 _BEYOND = 10
 
@@ -209,10 +211,17 @@ class ThickRestart:
         self.krylov.restart(turn[:, ends], values[ends])
 
     def rises(self, steps: int, tol: float) -> bool:
-        """Whether a random start orthogonal to the pairs found reveals a value beyond them."""
+        """Whether a start orthogonal to the pairs found reveals a value beyond them.
+
+        It is random, for copies of multiple eigenvalues, with a part of the next row, in which an eigenvector that the pairs found
+        lack has grown with every step.
+        """
+        onward = None if self.krylov.exhausted else self.krylov.next_row[0].clone()
         self.compress()
         before = np.diag(self.krylov.projection)[: self.wanted].copy()
         self.krylov.begin(None)
+        if onward is not None:
+            self.krylov.begin(self.krylov.next_row[0] + _ONWARD * onward)
         # A smaller change is noise of the products, or another copy of a known value.
         margin = max(tol, 100 * torch.finfo(self.products.dtype).eps)
         for _ in range(min(steps, self.budget - self.products.count, self.size - self.wanted)):
