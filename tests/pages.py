@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import vocabulary
+from benchmarks.eigenvalue_accuracy import value_table
 from benchmarks.headline import claims, documents_in, headline_table
 from benchmarks.table import table as numbers_of
 from benchmarks.trace_accuracy import accuracy_table
@@ -260,6 +261,7 @@ TABLES = {
     "headline": lambda: headline_table(documents_in(PEERS)),
     "benchmarks": benchmark_tables,
     "accuracy of traces": lambda: accuracy_table(documents_in(PEERS.parent / "trace_accuracy")),
+    "eigenvalues to an accuracy": lambda: value_table(documents_in(PEERS.parent / "eigenvalue_accuracy")),
     "vocabularies": lambda: vocabulary.table(vocabulary.record()),
     "profile": lambda: (ROOT / "benchmarks" / "results" / "profile.md").read_text(),
     "verdicts": verdict_table,

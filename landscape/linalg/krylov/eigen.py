@@ -77,14 +77,14 @@ def eigenpairs(
     values; with a basis_size below its default (basis_size + 4) * P, the vectors of the result among them.
 
     Accuracy: a Krylov space contains one vector of each eigenspace, so a copy of a multiple eigenvalue can be missed. The sweep
-    runs `sweep` Lanczos steps from a start orthogonal to the pairs found, random and of what the search would do next; if a wanted value rises, it is converged and
-    the sweep is repeated. A copy that is separated from the rest shows within a few steps; one within tol * max |λ| of a value
-    already found does not change the values. Eigenvalues are Rayleigh quotients: their error is about residual² / gap. With
-    `value_tol` it is bounded: the i-th largest eigenvalue lies in [values[i], values[i] + bounds[i]] (of the smallest, below). The
-    lower end is proven; the upper one follows from true residuals and the Ritz values beyond, where no eigenvalue was missed. No
-    residual can tell that; no gap counts for more than 0.3 % of max |λ|, and the sweep looks for missed ones. Wanted values in a
-    dense bulk are missed. To 1e-2 or 1e-3 this takes as many products as `tol`, because values come with their pairs; to 1e-5
-    it takes fewer.
+    runs `sweep` Lanczos steps orthogonal to the pairs found, from a random vector and a part of what the search would do next; if
+    a wanted value rises, it is converged and the sweep is repeated. A copy that is separated from the rest shows within a few
+    steps; one within tol * max |λ| of a value already found does not change the values. Eigenvalues are Rayleigh quotients: their
+    error is about residual² / gap. With `value_tol` it is bounded: the i-th largest eigenvalue lies in [values[i], values[i] +
+    bounds[i]], of the smallest below. The near end is proven. The far one follows from the true residuals and the Ritz values
+    beyond (`value_bounds` in linalg/krylov) if no eigenvalue was missed, which no residual can tell: no gap counts for more than
+    0.3 % of max |λ|, and if k > 1 the sweep looks for missed ones. Wanted values inside a dense bulk are missed. Rounding of the
+    products comes on top. To 1e-2 or 1e-3 this takes as many products as `tol`, to 1e-5 fewer.
 
     Reference: Wu and Simon 2000, Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
     Appl. 22(2); Stewart 2001 (Krylov-Schur). Deviations: the full projection is kept instead of its arrow form, and the
