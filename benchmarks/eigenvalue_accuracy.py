@@ -1,4 +1,4 @@
-"""What eigenvalues to an accuracy cost beside the peers: lambda_max to 1e-2, ten to 1e-3: `python -m benchmarks.eigenvalue_accuracy`.
+"""What eigenvalues to an accuracy cost: lambda_max to 1e-2, ten to 1e-3: `python -m benchmarks.eigenvalue_accuracy`.
 
 An accuracy is max |value - eigenvalue| / lambda_1. Ours is the whole call `eigenpairs(k=, value_tol=)` on a new Objective, with
 the checks that come before its first product: it stops by a bound. No peer does. Each is charged the fewest products with which
@@ -88,6 +88,7 @@ def value_table(documents: list[dict[str, Any]]) -> str:
         for r in document["rows"]:
             asked = f"{'λ_max' if r['values'] == 1 else r['values']} to {r['accuracy']:.0e}".replace("e-0", "e-")
             reached = "" if r["converged"] else ", not reached"
+            did = f"{r['seconds']:.2g} s, {r['products']} products; error {r['error']:.0e}"
             cells = []
             for name in names:
                 p = r["peers"].get(name)
@@ -95,7 +96,7 @@ def value_table(documents: list[dict[str, Any]]) -> str:
                 cells.append(f"{bound}{p['ratio']:.2g} ×; {bound}{p['products']:,} products" if p else "–")
             lines.append(
                 f"| {document['machine']['processor']} | {r['title']}{'' if r['trained'] else ', untrained'} |"
-                f" {r['samples']:,} | {asked}{reached} | {r['seconds']:.2g} s, {r['products']} products; error {r['error']:.0e} |"
+                f" {r['samples']:,} | {asked}{reached} | {did} |"
                 f" {' | '.join(cells)} |"
             )
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""How many products each peer needs for eigenvalues to an accuracy: found out for nothing, since none stops by a value's error."""
+"""How many products each peer needs for eigenvalues to an accuracy: found out for nothing, for none stops by the error."""
 
 import importlib
 from collections.abc import Callable, Iterator

@@ -42,7 +42,8 @@ def eigenpairs(
         which: "largest", "smallest" (algebraic, not by magnitude), or "both" from one run.
         curvature: "hessian", or "ggn" for the generalized Gauss-Newton matrix.
         tol: relative residual, ||Hv - lambda v|| <= tol * max |lambda|; default 1e-7 in float64, 1e-5 in float32.
-        value_tol: instead of `tol`: error of every value, by a bound, relative to max |lambda|; see `landscape.linalg.eigenpairs`.
+        value_tol: instead of `tol`: error of every value, by a bound, relative to max |lambda|; see
+            `landscape.linalg.eigenpairs`.
         max_matvecs: bound on the products; default max(300, 50 k).
         start: (P,) or (j, P) eigenvectors of a similar network to start from.
         shard_basis: with several processes, each stores its share of the columns of the Krylov basis; default: the objective's.

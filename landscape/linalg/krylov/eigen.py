@@ -49,8 +49,8 @@ def eigenpairs(
         which: "largest", "smallest", or "both": the k largest, then the k smallest. If 2k >= P, "both" returns all P pairs
             once.
         tol: a pair is converged when its true residual ||H v - λ v|| <= tol * max |λ|, the maximum over all Ritz values seen.
-        value_tol: instead of `tol`: every value's error is to be <= value_tol * max |λ| by `Eigenpairs.bounds`, which go with the
-            square of the residual; at least ten times the rounding of dtype (1.2e-6 in float32).
+        value_tol: instead of `tol`: every value's error is to be <= value_tol * max |λ| by `Eigenpairs.bounds`, which go with
+            the square of the residual; at least ten times the rounding of dtype (1.2e-6 in float32).
         max_matvecs: bound on all products, including those for the residuals; max(300, 50 * k) if None.
         basis_size: vectors in the Krylov basis before a restart; max(40, 2 * wanted + 16) if None. If P is at most this
             default, the matrix itself is formed, P products in one block, and the answer is exact.
@@ -76,15 +76,16 @@ def eigenpairs(
     combination of earlier products that v is of the basis, equal up to rounding. Memory (basis_size + 1 + 3 * wanted) * P
     values; with a basis_size below its default (basis_size + 4) * P, the vectors of the result among them.
 
-    Accuracy: a Krylov space contains one vector of each eigenspace, so a copy of a multiple eigenvalue can be missed. The sweep
-    runs `sweep` Lanczos steps orthogonal to the pairs found, from a random vector and a part of what the search would do next; if
-    a wanted value rises, it is converged and the sweep is repeated. A copy that is separated from the rest shows within a few
-    steps; one within tol * max |λ| of a value already found does not change the values. Eigenvalues are Rayleigh quotients: their
-    error is about residual² / gap. With `value_tol` it is bounded: the i-th largest eigenvalue lies in [values[i], values[i] +
-    bounds[i]], of the smallest below. The near end is proven. The far one follows from the true residuals and the Ritz values
-    beyond (`value_bounds` in linalg/krylov) if no eigenvalue was missed, which no residual can tell: no gap counts for more than
-    0.3 % of max |λ|, and if k > 1 the sweep looks for missed ones. Wanted values inside a dense bulk are missed. Rounding of the
-    products comes on top. To 1e-2 or 1e-3 this takes as many products as `tol`, to 1e-5 fewer.
+    Accuracy: a Krylov space contains one vector of each eigenspace, so a copy of a multiple eigenvalue can be missed. The
+    sweep runs `sweep` Lanczos steps orthogonal to the pairs found, from a random vector and a part of what the search would do
+    next; if a wanted value rises, it is converged and the sweep is repeated. A copy that is separated from the rest shows
+    within a few steps; one within tol * max |λ| of a value already found does not change the values. Eigenvalues are Rayleigh
+    quotients: their error is about residual² / gap. With `value_tol` it is bounded: the i-th largest eigenvalue lies in
+    [values[i], values[i] + bounds[i]], of the smallest below. The near end is proven. The far one follows from the true
+    residuals and the Ritz values beyond (`value_bounds` in linalg/krylov) if no eigenvalue was missed, which no residual can
+    tell: no gap counts for more than 0.3 % of max |λ|, and if k > 1 the sweep looks for missed ones. Wanted values inside a
+    dense bulk are missed. Rounding of the products comes on top. To 1e-2 or 1e-3 this takes as many products as `tol`, to 1e-5
+    fewer.
 
     Reference: Wu and Simon 2000, Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
     Appl. 22(2); Stewart 2001 (Krylov-Schur). Deviations: the full projection is kept instead of its arrow form, and the

@@ -15,8 +15,8 @@ from landscape.results.spectra.spectrum import Which
 
 # Above this multiple of the rounding error, products count as exactly linear.
 _LOOSE = 1000
-# Of a stop by the bounds of values: no gap counts for more than this share of max |λ| (a heuristic). A wide one in a small Krylov
-# space may have an eigenvalue in it: of two that are close, the first Ritz vector is a mixture for many steps.
+# Of a stop by the bounds of values: no gap counts for more than this share of max |λ| (a heuristic). A wide one in a small
+# Krylov space may have an eigenvalue in it: of two that are close, the first Ritz vector is a mixture for many steps.
 _WIDEST_GAP = 0.003
 # Weight of the next row beside the random start of a sweep (a heuristic): more finds fewer exact copies.
 _ONWARD = 0.3
@@ -192,7 +192,7 @@ class ThickRestart:
         return np.r_[upper, lower[::-1]]
 
     def advance(self, goal: float, least: int = 0, by_value: bool = False) -> None:
-        """Step until every wanted pair's estimated residual, or its value's bound, is at most goal * scale; or as long as may be."""
+        """Step until every wanted pair's estimated residual, or value's bound, is at most goal * scale, or to the budget."""
         # Below this the estimates cannot be distinguished from rounding; without a floor, an unattainable tolerance would spend
         # the whole budget.
         goal = max(goal, 4 * torch.finfo(self.products.dtype).eps)
@@ -213,8 +213,8 @@ class ThickRestart:
     def rises(self, steps: int, tol: float) -> bool:
         """Whether a start orthogonal to the pairs found reveals a value beyond them.
 
-        It is random, for copies of multiple eigenvalues, with a part of the next row, in which an eigenvector that the pairs found
-        lack has grown with every step.
+        It is random, for copies of multiple eigenvalues, with a part of the next row, in which an eigenvector that the pairs
+        found lack has grown with every step.
         """
         onward = None if self.krylov.exhausted else self.krylov.next_row[0].clone()
         self.compress()

@@ -14,24 +14,23 @@ def value_bounds(
 
         λ_i - θ_i <= r_1^2 / (θ_1 - ρ) + ... + r_j^2 / (θ_j - ρ),
 
-    if H has no more than j eigenvalues above ρ; for i = j = 1 this is Temple's bound r^2 / gap. Where no j has a gap,
-    (r_1^2 + ... + r_i^2)^(1/2) is taken, if H has no value above θ_i on what is orthogonal to y_1, ..., y_i. Both conditions say
-    that no eigenvalue was missed; they are assumed, and cannot be known from residuals. The least of all these is returned.
+    if H has no more than j eigenvalues above ρ; for i = j = 1 this is Temple's bound r^2 / gap. Where no j has a gap, (r_1^2 +
+    ... + r_i^2)^(1/2) is taken, if H has no value above θ_i on what is orthogonal to y_1, ..., y_i. Both conditions say that
+    no eigenvalue was missed; they are assumed, and cannot be known from residuals. The least of all these is returned.
 
     Args:
         values: (m,) Ritz values of one space in decreasing order, at least `wanted`.
         residuals: (m,) true residual norms of their vectors.
         wanted: how many bounds.
-
-        widest: wider gaps count as this one, which makes the bounds larger and what is assumed less: an eigenvalue that was missed
-            does no harm unless it is above θ_j - widest.
+        widest: wider gaps count as this one, which makes the bounds larger and what is assumed less: an eigenvalue that
+            was missed does no harm unless it is above θ_j - widest.
 
     Returns:
         The bounds, without the rounding of the products.
 
-    Proof: with B = H - ρ, Y the j Ritz vectors, D = Θ - ρ > 0 and R = H Y - Y Θ, orthogonal to Y, the compression of the inverse
-    of B to B Y is that of D to D^2 + R^T R. Its eigenvalues are below those of the inverse, 1 / (λ_i - ρ), so that λ_i - ρ is at
-    most the i-th eigenvalue of D + D^(-1/2) R^T R D^(-1/2), whose second part has the trace above.
+    Proof: with B = H - ρ, Y the j Ritz vectors, D = Θ - ρ > 0 and R = H Y - Y Θ, orthogonal to Y, the compression of the
+    inverse of B to B Y is that of D to D^2 + R^T R. Its eigenvalues are below those of the inverse, 1 / (λ_i - ρ), so that λ_i
+    - ρ is at most the i-th eigenvalue of D + D^(-1/2) R^T R D^(-1/2), whose second part has the trace above.
 
     Reference: Temple 1928; Kato 1949; Lehmann 1949; Parlett, The Symmetric Eigenvalue Problem, 1998, chapter 10.
 

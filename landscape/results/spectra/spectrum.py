@@ -31,8 +31,8 @@ class Eigenpairs(Printed):
         matvecs: number of products with H, including those for the residuals.
         which: end of the spectrum, by algebraic value, not by magnitude.
         products: how products were made, "exact" or "finite differences", where there is a choice; else None.
-        bounds: (k,) how far the eigenvalue can be above its value (of the smallest, below it), where a tolerance of the values was
-            asked for; else None. See `landscape.linalg.eigenpairs` for what is proven and what is assumed.
+        bounds: (k,) how far the eigenvalue can be above its value (of the smallest, below it), where a tolerance of the
+            values was asked for; else None. See `landscape.linalg.eigenpairs` for what is proven and what is assumed.
     """
 
     values: np.ndarray
