@@ -35,7 +35,7 @@ def value_bounds(
     Reference: Temple 1928; Kato 1949; Lehmann 1949; Parlett, The Symmetric Eigenvalue Problem, 1998, chapter 10.
 
     Example:
-        >>> value_bounds(np.array([10.0, 5.0, 1.0]), np.array([0.1, 0.0, 1.0]), 1).round(6).tolist()
+        >>> value_bounds(np.array([10.0, 5.0]), np.array([0.1, 0.0]), 1).round(6).tolist()
         [0.002]
     """
     squares = np.asarray(residuals, dtype=np.float64) ** 2
