@@ -37,7 +37,7 @@ class Network:
     Attributes:
         name: of the case.
         shapes: of the weights, by name, in their order.
-        channels_last: how the images of a convolution are stored.
+        channels_last: how ResNet-20 stores its images; in the other networks there is no choice.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Network:
     def of(cls, case: Case) -> tuple["Network", Point]:
         """The network of a case, in its memory format, and the point where the case stands."""
         shapes = tuple((name, tuple(p.shape)) for name, p in case.model.named_parameters())
-        last = case.images and case.x.is_contiguous(memory_format=torch.channels_last)
+        last = case.name == "resnet20" and case.x.is_contiguous(memory_format=torch.channels_last)
         weights = torch.cat([p.detach().reshape(-1) for p in case.model.parameters()])
         fixed = {name: carried(b) for name, b in case.model.named_buffers()}
         return cls(case.name, shapes, last), Point(carried(weights), fixed, carried(case.x), carried(case.y))

@@ -100,7 +100,7 @@ class Matfree(Session):
         return _back(applied(self._kept, carried(v)))
 
     def trace(self, accuracy: float, plan: Plan, meter: Meter) -> Trace:
-        """The cheaper of XTrace and Hutchinson's estimator, with the products that it needs; with the standard error it gives."""
+        """The cheaper of XTrace and Hutchinson's, with the products that it needs and the standard error that it gives."""
         name, products = cheapest(plan)
         hessian, sizes = self._linearized(), blocks(name, products)
         means, errors = [], []
@@ -125,7 +125,7 @@ def cheapest(plan: Plan) -> tuple[str, int]:
 
 
 def blocks(name: str, products: int) -> list[int]:
-    """Samples that are drawn together: all of XTrace's, whose products are twice as many; Hutchinson's in nearly equal blocks."""
+    """Samples that are drawn together: all of XTrace's, each with two products; Hutchinson's in nearly equal blocks."""
     if name == "xtrace":
         return [products // 2]
     count = -(-products // BLOCK)

@@ -15,9 +15,11 @@ pytest.importorskip("matfree")
 matfree_estimators = pytest.importorskip("benchmarks.peers.matfree_estimators")
 
 
-@pytest.mark.parametrize(
-    ("name", "last"), [("mlp", False), ("vit", False), ("gpt", False), ("resnet20", False), ("resnet20", True)]
-)
+SLOW = [pytest.param(n, last, marks=pytest.mark.slow) for n, last in
+        (("vit", False), ("gpt", False), ("resnet20", False), ("resnet20", True))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "last"), [("mlp", False), *SLOW])
 def test_outputs_and_products_are_pytorchs(name, last):
     case = Case.of(name).first(3).laid_out(last)
     session = matfree_estimators.Matfree(case)
