@@ -27,7 +27,7 @@ def effective_number(parts: Float[np.ndarray, " n"]) -> float:
         (8.0, 1.0, inf)
     """
     sizes = np.abs(parts)
-    return float(sizes.sum() ** 2 / (sizes @ sizes)) if sizes.any() else math.inf
+    return float(sizes.sum() ** 2 / (sizes * sizes).sum()) if sizes.any() else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,13 @@ class Sampling:
         n = values.shape[1]
         if n < 2 or not np.isfinite(values).all():
             return None
-        apart = n * share * (values - (values @ share)[:, None])  # their plain mean has the variance of the weighted mean
-        within = float((apart**2).sum(1).mean()) / (n - 1)
+        # Sums and not products of vectors: a BLAS divides those of 10,000 numbers among threads, which wait for one another.
+        means = (values * share).sum(1)
+        apart = n * share * (values - means[:, None])  # their plain mean has the variance of the weighted mean
+        within = float((apart * apart).sum(1).mean()) / (n - 1)
         k, middle = len(values), apart.mean(0)
-        spread, carried = float(middle @ middle) / (n - 1), effective_number(values.mean(0) * share)
+        squares = middle * middle
+        spread, carried = float(squares.sum()) / (n - 1), effective_number(values.mean(0) * share)
         variance = within
         if k > 1:
             between = max((k * spread - within) / (k - 1), 0.0)
@@ -99,7 +102,7 @@ class Sampling:
             math.sqrt(variance / n),
             n,
             kind,
-            float((middle**3).mean()) / spread**1.5 if spread > 0 else 0.0,
+            float((squares * middle).mean()) / spread**1.5 if spread > 0 else 0.0,
             carried,
             0.0 if (values >= 0).all() else None,
             ceiling,

@@ -117,3 +117,19 @@ def test_a_shell_completes_commands_and_options(typed, offered):
 def test_doctor_draws_nothing_and_learns_nothing():
     """It imports torchvision, to see whether that can be imported here."""
     assert imported(["doctor"]).isdisjoint({"matplotlib", "sklearn", "plotly", "pandas", "scipy.stats"})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}),
+        ({"GOMP_SPINCOUNT": "5"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+    ids=["none", "turns", "policy"],
+)
+def test_threads_wait_awake_for_a_moment_unless_the_user_says_otherwise(given, expected):
+    line = "import os, landscape.cli as c; c.wait_briefly(); print({k: v for k, v in os.environ.items() if 'OMP' in k})"
+    clean = {k: v for k, v in os.environ.items() if "OMP" not in k}
+    done = subprocess.run([sys.executable, "-c", line], env=clean | given, capture_output=True, text=True, timeout=60)
+    assert eval(done.stdout) == expected

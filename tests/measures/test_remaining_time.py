@@ -211,12 +211,44 @@ def test_a_long_run_says_what_would_shorten_it():
         "keskar 5 min, trace 3 min, the others 1.0 s"
     )
     assert Forecast(Spent(), each, {"trace": 200.0}).by_measure() == "trace 3 min"
-    fewer, main = plan.shorter(objective)
+    fewer, main = plan.shorter(objective, ["lambda_max"])
     assert fewer == "--samples 32 would take about 50 s"  # 780 s * 32 / 500
     own = {"lambda_max": chosen(["lambda_max"])[0], "trace": chosen(["trace"])[0]}
     seconds = sum(cost.seconds(each) for m in own.values() for cost in m.work(objective, m.settings).values())
     assert main == f"--measures lambda_max,trace about {progress.duration(seconds)}"
-    assert not Forecast(Spent(), each, {"trace": 20.0}).shorter(objective)[1:]  # no more than half of it saved
+    assert not Forecast(Spent(), each, {"trace": 20.0}).shorter(objective, ["lambda_max"])[1:]  # no more than half of it saved
+
+
+def test_a_long_run_offers_traces_to_an_accuracy_where_they_take_less():
+    data = (torch.randn(500, 2), torch.arange(500) % 2)
+    objective = Objective(nn.Linear(2, 2), nn.CrossEntropyLoss(), data)
+    each = Spent(0.1, 0.3, 0.5, 0.2)
+    names = ["trace", "adaptive_trace"]
+
+    def seconds(names):
+        found = {key: cost for m in chosen(names) for key, cost in m.work(objective, m.settings).items()}  # shared ones once
+        return sum(cost.seconds(each) for cost in found.values())
+
+    plan = Forecast(Spent(), each, {"all": seconds(names)})
+    to_accuracy = [f"{name}:relative_error=0.05" for name in names]
+    assert seconds(to_accuracy) < 0.1 * plan.total  # a linear network needs no product of all samples
+    offered = f"--trace-error 0.05 would take about {progress.duration(seconds(to_accuracy))}"
+    assert plan.shorter(objective, names)[0] == offered
+    assert not any("--trace-error" in words for words in plan.shorter(objective, to_accuracy))
+    exact = [f"{name}:exact=yes" for name in names]
+    assert not any("--trace-error" in words for words in plan.shorter(objective, exact))
+
+
+def test_a_trace_to_an_accuracy_is_forecast_with_products_where_it_takes_them():
+    data = (torch.randn(500, 2), torch.arange(500) % 2)
+
+    def products(model):
+        m = chosen(["trace:relative_error=0.05"])[0]
+        objective = Objective(model, nn.CrossEntropyLoss(), data)
+        return sum(cost.products for cost in m.work(objective, m.settings).values())
+
+    smooth = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
+    assert products(nn.Linear(2, 2)) < 1 < products(smooth) <= 64
 
 
 def test_nothing_is_heard_without_a_listener_and_chosen_names_are_all_forecast():

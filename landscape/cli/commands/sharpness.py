@@ -195,7 +195,7 @@ def measured_at(
         terminal.detail(f"forecast: {plan}")
     if plan.total > _LONG:
         terminal.detail(f"of which {plan.by_measure()}")
-    if plan.total > _LONG and not plan.kept and (shorter := plan.shorter(objective)):
+    if plan.total > _LONG and not plan.kept and (shorter := plan.shorter(objective, names)):
         terminal.detail(f"to shorten: {'; '.join(shorter)}")
     known: dict[str, Any] = {"checkpoint": str(path), "sha256": task.sha256, "task": task.name}
     done: dict[str, Measurement] = {}

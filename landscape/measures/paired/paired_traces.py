@@ -19,7 +19,7 @@ from landscape import linalg
 from landscape.errors import UsageError
 from landscape.linalg.importance import Terms
 from landscape.linalg.probes import default_generator
-from landscape.measures.paired.pair_plan import DEFAULT, of_terms
+from landscape.measures.paired.pair_plan import DEFAULT, expected_products, of_terms
 from landscape.measures.paired.probed_rest import probed
 from landscape.measures.paired.shared_pairs import Shared, square
 from landscape.measures.registry import Work
@@ -37,9 +37,10 @@ from landscape.objective import Objective
 from landscape.objective.objective import Curvature
 from landscape.results import Estimate, Spent
 from landscape.spectra import krylov
+from landscape.symmetry.affine_tensors import breaks
 
-# Gradients of samples that a trace to 5 % typically takes.
-_TYPICAL = 100
+# Gradients of samples that a trace to 5 % typically takes; products of samples for H - G, where it has a diagonal.
+_TYPICAL, _RESTS = 100, 800
 
 
 def trace_to(
@@ -92,13 +93,19 @@ def trace_to(
 
 
 def trace_work(name: str, curvature: Curvature = "hessian") -> Work:
-    """Cost of `trace_to`: that of the probes; or a forward pass, and gradients and products of a few samples."""
+    """Cost of `trace_to`: that of the probes; or a forward pass, and gradients and products of a few samples.
+
+    Where H - G has a diagonal: products of the draws of it, or of all samples for the probes, whichever take less.
+    """
 
     def work(objective: Objective, settings: Mapping[str, Any]) -> Mapping[Hashable, Spent]:
         if not settings["relative_error"] and not settings["exact"]:
             return sweep_work(name, curvature)(objective, settings)
         few = _TYPICAL / objective.samples
-        own = Spent(gradients=few, sweeps=few, products=few)
+        rests = 0.0
+        if curvature == "hessian" and objective.watched(breaks):
+            rests = min(_RESTS / objective.samples, expected_products(settings["relative_error"] or DEFAULT))
+        own = Spent(gradients=few, sweeps=few + rests, products=few + rests)
         return {("pairs",): Spent(forwards=1), ("paired", name, curvature): own}
 
     return work

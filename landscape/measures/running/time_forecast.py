@@ -9,7 +9,7 @@ import torch
 
 from landscape.machine.memory import Basis
 from landscape.machine.progress import duration
-from landscape.measures.registry import chosen
+from landscape.measures.registry import Measure, chosen
 from landscape.measures.running.remaining_time import UNSURE
 from landscape.objective import Objective
 from landscape.results import Spent
@@ -20,6 +20,7 @@ _SHORT = 60.0  # seconds that fewer samples are to take
 _FEWEST = 4  # log2 of the fewest samples that are offered
 _TOLD, _SMALL = 6, 0.02  # most measures whose time is told, and the least share of the whole
 _MAIN = ("lambda_max", "trace")  # the measures that are offered instead of many
+_ACCURACY, _WORTH = 0.05, 0.8  # of traces, which is offered where it takes at most this share of the time
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,21 @@ class Forecast:
     passes: dict[str, Spent] = field(default_factory=dict)
     kept: int = 0
 
-    def shorter(self, objective: Objective) -> list[str]:
+    def shorter(self, objective: Objective, names: str | Sequence[str] | None = None) -> list[str]:
         """Options of the command line with which the run would take less time, with the time; none if nothing would.
 
-        Passes take time in proportion to the samples, and fewer measures make fewer passes.
+        Passes take time in proportion to the samples, and fewer measures make fewer passes. Traces to an accuracy make few.
+
+        Args:
+            objective, names: those of the forecast.
         """
         out, n = [], objective.samples
+        asked, other = (_passes(objective, n)[0].seconds(self.each) for n in (names, [_to_accuracy(m) for m in chosen(names)]))
+        if other < _WORTH * asked:
+            out.append(f"--trace-error {_ACCURACY} would take about {duration(self.total * other / asked)}")
         fewer = 1 << max(int(math.log2(max(n * _SHORT / max(self.total, _SHORT), 1))), _FEWEST)
         if fewer < n:
-            out.append(f"--samples {fewer} would take about {duration(self.total * fewer / n)}")
+            out.append(f"--samples {fewer} {'' if out else 'would take '}about {duration(self.total * fewer / n)}")
         spent, _ = _passes(objective, _MAIN)
         if spent.seconds(self.each) < self.total / 2:
             out.append(f"--measures {','.join(_MAIN)} about {duration(spent.seconds(self.each))}")
@@ -133,6 +140,12 @@ def room(objective: Objective, names: str | Sequence[str] | None = None) -> tupl
 def vectors_at_work(objective: Objective) -> int:
     """Number of vectors at work beside a basis, in block products and in maximisations."""
     return max(4 * objective.plan.block, 12)
+
+
+def _to_accuracy(m: Measure) -> str:
+    """The measure's name, with the accuracy that is offered if it is a trace by a number of probes."""
+    by_probes = m.settings.get("relative_error") == 0 and m.settings.get("exact") is False
+    return f"{m.name}:relative_error={_ACCURACY}" if by_probes else m.name
 
 
 def _timed(objective: Objective) -> Spent:
