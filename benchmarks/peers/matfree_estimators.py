@@ -2,7 +2,8 @@
 
 JAX runs in this process, on as many threads as PyTorch has when it starts. A product is the gradient's derivative along v;
 `jax.linearize` keeps what does not depend on v, which its further products and its traces use. Products of several vectors come
-one after another: `vmap` over them takes 1.2 to twice as long on a CPU. Compilation is charged to nobody (`ready`).
+one after another: `vmap` over them takes 1.2 to twice as long on a CPU. JAX's QR goes through scipy's BLAS, whose threads wait for
+one another on tall matrices: it gets one. Compilation is charged to nobody (`ready`).
 """
 
 import os
@@ -23,6 +24,7 @@ import jax
 from jax import Array
 from jax.custom_batching import sequential_vmap
 from matfree import stochtrace
+from threadpoolctl import ThreadpoolController
 
 from benchmarks.cases import Case
 from benchmarks.peers.jax_networks import Network, Point, carried
@@ -79,6 +81,7 @@ class Matfree(Session):
         super().__init__(case)
         self.network, self.point = Network.of(case)
         self._kept: Any = None
+        self._libraries = ThreadpoolController()
 
     def ready(self, plan: Plan | None = None) -> None:
         """Compile the products, or the estimator of a plan with what it needs."""
@@ -106,9 +109,10 @@ class Matfree(Session):
         means, errors = [], []
         for size, key in zip(sizes, jax.random.split(jax.random.key(0), len(sizes)), strict=True):
             meter.count(2 * size if name == "xtrace" else size)
-            mean, error = estimator(name, size)(hessian, self.point.weights, key)
-            means.append(float(mean))
-            errors.append(float(error))
+            with self._libraries.limit(limits=1, user_api="blas"):
+                mean, error = estimator(name, size)(hessian, self.point.weights, key)
+                means.append(float(mean))
+                errors.append(float(error))
         shares = np.array(sizes) / sum(sizes)
         half = 1.96 * float(np.linalg.norm(shares * errors))
         return Trace(float(shares @ means), half, meter.products, f"{name}, {products} products, as planned")
