@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from benchmarks.parts.hvp import WORK
 from benchmarks.record import OURS
 from landscape.report.style import (
+    BLACK,
     BLUE,
     DPI,
     GREEN,
@@ -30,7 +31,7 @@ from landscape.report.style import (
 
 COLOURS = {
     OURS: BLUE, "PyHessian": VERMILLION, "curvlinops": GREEN, "hessian-eigenthings": PURPLE, "scipy": ORANGE,
-    "reference loop": GREY, "loss-landscapes": YELLOW, "Landscaper": SKY,
+    "reference loop": GREY, "loss-landscapes": YELLOW, "Landscaper": SKY, "matfree": BLACK,
 }  # fmt: skip
 JOBS = {
     "eigen": "{k} largest\neigenpairs",

@@ -119,6 +119,7 @@ def _method(document: dict[str, Any]) -> str:
         "Points include all that a plane takes, with its check and what is settled before; further points are those of our",
         "larger grid beyond the small one.",
         "What is done once is charged to nobody: our checks and the trial of methods, the peers' constructors.",
+        *(["So is what JAX compiles for matfree, which has products and traces here."] if v.get("matfree") else []),
         "All tools but Landscaper run in one process, whose C library keeps freed memory for the next tensor, as ours tells it",
         "to.",
         "A peer without an interval is given the products that its best estimator needs, hessian-eigenthings the number of",

@@ -108,6 +108,7 @@ def products(case: Case) -> dict[str, float]:
             continue
         with at_work():
             session: Session = tool.open()(case)
+            session.ready()
             took, _ = seconds(lambda s=session: s.many(v))
         found[tool.name] = took / len(v)
     return found
@@ -117,9 +118,9 @@ def needed(peer: str, plan: Plan) -> tuple[str, int, bool]:
     """The estimator of a peer that takes fewest products, how many, and whether it may need more."""
     width = plan.products // 3
     counts = {"hutchinson": (plan.hutchinson, False)}
-    if peer != "PyHessian":
+    if peer in ("curvlinops", "hessian-eigenthings"):
         counts["hutch++"] = (plan.hutchpp or 3 * width, plan.hutchpp is None)
-    if peer == "curvlinops":
+    if peer in ("curvlinops", "matfree"):
         counts["xtrace"] = (plan.xtrace or 2 * width, plan.xtrace is None)
     best = min(counts, key=lambda c: counts[c])
     return best, *counts[best]

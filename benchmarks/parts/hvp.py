@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.cases import Case
 from benchmarks.parts import Options
-from benchmarks.parts.tools import Opened, at_work, opened
+from benchmarks.parts.tools import Opened, at_work, opened, prepare
 from benchmarks.record import Row, row
 from benchmarks.reference import Product, fast_attention, flat
 from benchmarks.timing import SelfTimed, Timed, alternate
@@ -24,6 +24,7 @@ def run(case: Case, options: Options) -> Iterator[Row]:
     case = case.first(options.size("hvp", case.name))
     rows: list[Row] = []
     tools = opened("hvp", case, rows)
+    prepare(tools)
     v = torch.randn(MANY, case.weights, generator=torch.Generator().manual_seed(1))
     work: dict[str, Callable[[], object]] = {"gradient": _several(gradient(case))}
     for tool in tools:

@@ -1,7 +1,7 @@
 """The tools of the curvature parts, opened on a case; those that are missing or fail to open become rows that say so."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from warnings import catch_warnings, filterwarnings
@@ -9,6 +9,7 @@ from warnings import catch_warnings, filterwarnings
 from benchmarks.cases import Case
 from benchmarks.parts import Options
 from benchmarks.peers import CURVATURE
+from benchmarks.peers.plan import Plan
 from benchmarks.peers.session import Session, in_best_format
 from benchmarks.record import OURS, Row, absent, row
 from benchmarks.reference import differentiable_attention
@@ -35,9 +36,11 @@ def at_work() -> Iterator[None]:
 
 
 def opened(part: str, case: Case, rows: list[Row]) -> list[Opened]:
-    """Every tool that can be opened; for the others a row each."""
+    """Every tool of the part that can be opened; for the others a row each."""
     found = []
     for tool in CURVATURE:
+        if tool.parts is not None and part not in tool.parts:
+            continue
         if tool.version is None:
             rows.append(absent(part, case.name, tool.name, f"not installed: pip install {tool.distribution}"))
             continue
@@ -49,6 +52,13 @@ def opened(part: str, case: Case, rows: list[Row]) -> list[Opened]:
             continue
         found.append(Opened(tool.name, session, layout))
     return found
+
+
+def prepare(tools: list[Opened], plan: Plan | None = None) -> None:
+    """What tools do once and nobody is charged for; an error comes again when they are timed."""
+    for tool in tools:
+        with at_work(), suppress(Exception):
+            tool.session.ready(plan)
 
 
 def compete(tools: list[Opened], call: Callable[[Any, Meter, Any], Any], options: Options) -> dict[str, Timed]:

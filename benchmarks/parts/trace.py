@@ -7,7 +7,7 @@ import torch
 import landscape as ls
 from benchmarks.cases import Case
 from benchmarks.parts import Options
-from benchmarks.parts.tools import compete, opened, outcome
+from benchmarks.parts.tools import compete, opened, outcome, prepare
 from benchmarks.peers.plan import planned
 from benchmarks.record import Row
 
@@ -23,6 +23,7 @@ def run(case: Case, options: Options) -> Iterator[Row]:
         objective.hvp, objective.dim, options.accuracy, width=6 if options.quick else 24,
         generator=torch.Generator().manual_seed(7),
     )  # fmt: skip
+    prepare(tools, plan)
     times = compete(tools, lambda session, meter, _: session.trace(options.accuracy, plan, meter), options)
     reference = {
         "reference": plan.value,

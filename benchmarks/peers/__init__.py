@@ -15,11 +15,13 @@ class Tool:
         name: as it is printed.
         distribution: what pip calls it.
         session: "module:Class" in this package, the adapter for curvature; None if the tool has no curvature.
+        parts: of curvature, that it takes part in; None for all.
     """
 
     name: str
     distribution: str
     session: str | None = None
+    parts: tuple[str, ...] | None = None
 
     @property
     def version(self) -> str | None:
@@ -39,6 +41,7 @@ CURVATURE = (
     Tool("PyHessian", "PyHessian", "power_iteration:PyHessian"),
     Tool("curvlinops", "curvlinops-for-pytorch", "linear_operators:Curvlinops"),
     Tool("hessian-eigenthings", "hessian-eigenthings", "eigenthings:Eigenthings"),
+    Tool("matfree", "matfree", "matfree_estimators:Matfree", parts=("hvp", "trace")),
 )
 SURFACES = (Tool("loss-landscapes", "loss-landscapes"), Tool("Landscaper", "Landscaper"))
 
@@ -47,5 +50,7 @@ def versions() -> dict[str, str | None]:
     """Of every tool and of what they stand on; None where a package is missing."""
     found = {t.name: t.version for t in (*CURVATURE, *SURFACES)}
     return (
-        found | {name: version(name) for name in ("torch", "numpy", "scipy", "typer")} | {"python": platform.python_version()}
+        found
+        | {name: version(name) for name in ("torch", "jax", "numpy", "scipy", "typer")}
+        | {"python": platform.python_version()}
     )

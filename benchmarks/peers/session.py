@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.cases import Case
+from benchmarks.peers.plan import Plan
 
 
 @dataclass
@@ -56,6 +57,10 @@ class Session(ABC):
 
     def __init__(self, case: Case) -> None:
         self.case = case
+
+    def ready(self, plan: Plan | None = None) -> None:
+        """What is done once and charged to nobody: whoever compiles does it here, for products or for the trace of a plan."""
+        return
 
     @abstractmethod
     def alone(self, v: Float[Tensor, " P"]) -> Float[Tensor, " P"]:

@@ -10,6 +10,7 @@ def test_every_peer_has_the_estimators_that_it_offers():
     assert needed("PyHessian", PLAN) == ("hutchinson", 378, False)
     assert needed("hessian-eigenthings", PLAN) == ("hutch++", 24, False)
     assert needed("curvlinops", PLAN) == ("xtrace", 16, False)
+    assert needed("matfree", PLAN) == ("xtrace", 16, False)
     assert needed("curvlinops", Plan(16, 27, None, 1.0, 0.01, 0.1, 72)) == ("hutchinson", 16, False)
 
 
@@ -18,6 +19,7 @@ def test_an_estimator_that_needs_more_than_was_looked_at_counts_as_needing_just_
     assert needed("PyHessian", unknown) == ("hutchinson", 5000, False)
     assert needed("hessian-eigenthings", unknown) == ("hutch++", 72, True)
     assert needed("curvlinops", unknown) == ("xtrace", 48, True)
+    assert needed("matfree", unknown) == ("xtrace", 48, True)
 
 
 def test_a_row_names_the_fastest_peer_and_what_was_not_reached():
