@@ -2,7 +2,7 @@
 
 JAX runs in this process, on as many threads as PyTorch has when it starts. A product is the gradient's derivative along v;
 `jax.linearize` keeps what does not depend on v, which its further products and its traces use. Products of several vectors come
-one after another: `vmap` over them takes 1.2 to twice as long on a CPU. JAX's QR goes through scipy's BLAS, whose threads wait
+one after another: `vmap` over them is slower on a CPU. JAX's QR goes through scipy's BLAS, whose threads wait
 for one another on tall matrices: it gets one. Compilation is charged to nobody (`ready`).
 """
 
