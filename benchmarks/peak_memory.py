@@ -1,9 +1,9 @@
 """Peak memory of whole processes, beside peers and within `--memory`: `python -m benchmarks.peak_memory`.
 
-Beside peers: the usual measures of ResNet-20 on 5,085 images against the first eigenvalue and the trace by PyHessian and
-hessian-eigenthings, which is less work; their peak stands after the first products, so they make few. Every run is a process of
-its own, whose peak is read from the system: interpreter, libraries, data and all. Within a budget: what a process takes beyond
-the libraries that it has imported, for every network of the benchmark and several budgets. No second is measured.
+Beside peers: the first eigenvalue and the trace of ResNet-20 on 5,085 images, by us, PyHessian and hessian-eigenthings; a peak
+stands after the first products, so all make few. Every run is a process of its own, whose peak is read from the system:
+interpreter, libraries, data and all. Within a budget: what a process takes beyond the libraries that it has imported for the
+usual measures, for every network of the benchmark and several budgets. No second is measured.
 """
 
 import argparse
@@ -27,16 +27,19 @@ from landscape.machine.sizes import said
 
 RESULT = ROOT / "benchmarks" / "results" / "peak_memory.json"
 SAMPLES = 5_085
-BUDGETS, FEW = ("256MiB", "512MiB", "1GiB", "2GiB"), 512
-PRODUCTS = 4  # of a peer, for each of its two numbers
+BUDGETS, FEW = ("256MiB", "512MiB", "1GiB", "2GiB"), 128
+PRODUCTS = 4  # for each of the two numbers
 WHOLE = ", all samples at once"
+USUAL = f"{OURS}, usual measures"
+PARTS = ("beside peers", "within a budget")
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peak_memory", description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--samples", type=int, help="in all runs; default: 5,085 beside peers, 512 within budgets")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--samples", type=int, help="in all runs; default: 5,085 beside peers, 128 within budgets")
     parser.add_argument("--rounds", type=int, default=1, help="runs of every tool beside peers (1)")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--one", nargs=4, metavar=("TOOL", "NETWORK", "SAMPLES", "MEMORY"), help=argparse.SUPPRESS)
@@ -51,9 +54,15 @@ def data_of(name: str, samples: int) -> Case:
 
 
 def ours(case: Case, memory: str) -> None:
-    """The usual measures; the budget as `--memory` has it, or what is taken without it."""
-    objective = ls.Objective(case.model, case.loss, (case.x, case.y), memory=None if memory == "default" else parsed(memory))
-    ls.sharpness(objective)
+    """Lanczos and Hutchinson."""
+    objective = _objective(case, memory)
+    ls.eigenpairs(objective, 1, max_matvecs=PRODUCTS)
+    ls.trace(objective, probes=PRODUCTS)
+
+
+def usual_measures(case: Case, memory: str) -> None:
+    """What `landscape sharpness` computes."""
+    ls.sharpness(_objective(case, memory))
 
 
 def eigenthings(case: Case, memory: str) -> None:
@@ -90,7 +99,12 @@ PEERS: dict[str, Callable[[Case, str], None]] = {
     "PyHessian": pyhessian,
     f"PyHessian{WHOLE}": pyhessian_whole,
 }
-TOOLS: dict[str, Callable[[Case, str], None]] = {OURS: ours, **PEERS}
+TOOLS: dict[str, Callable[[Case, str], None]] = {OURS: ours, USUAL: usual_measures, **PEERS}
+
+
+def _objective(case: Case, memory: str) -> ls.Objective:
+    """With the budget that `--memory` has, or what is taken without it."""
+    return ls.Objective(case.model, case.loss, (case.x, case.y), memory=None if memory == "default" else parsed(memory))
 
 
 def _batches(case: Case) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -117,15 +131,15 @@ def run(tool: str, network: str, samples: int, memory: str = "default") -> dict[
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """Both tables: beside peers, where ResNet-20 is asked for, and within budgets."""
     beside, within = [], []
-    if "resnet20" in asked.networks:
+    if "resnet20" in asked.networks and PARTS[0] in asked.parts:
         samples = asked.samples or SAMPLES
         for tool, memory in ((OURS, "default"), (OURS, "1GiB"), (OURS, "512MiB"), *((peer, "default") for peer in PEERS)):
             found = [run(tool, "resnet20", samples, memory) for _ in range(asked.rounds)]
             beside.append(_row("resnet20", tool, memory, samples, found))
-    for name in asked.networks:
+    for name in asked.networks if PARTS[1] in asked.parts else ():
         samples = asked.samples or min(FEW, len(trained(name)[1]))
         for memory in BUDGETS:
-            within.append(_row(name, OURS, memory, samples, [run(OURS, name, samples, memory)]))
+            within.append(_row(name, USUAL, memory, samples, [run(USUAL, name, samples, memory)]))
     return {"schema": 1, "landscape": ls.__version__, "machine": machine(), "versions": versions(), "rounds": asked.rounds,
             "beside peers": beside, "within a budget": within}  # fmt: skip
 
@@ -144,6 +158,24 @@ def _row(network: str, tool: str, memory: str, samples: int, found: list[dict[st
         row["failure"] = told = failure
     print(f"{network:9} {tool:28} {memory:8} {told}", flush=True)
     return row
+
+
+def memory_table(document: dict[str, Any]) -> str:
+    """Both tables as one: peaks of processes, and what of it is beyond the libraries."""
+    lines = [
+        "| network | samples | tool | `--memory` | peak | beyond libraries | of the budget |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in (row for part in PARTS for row in document[part]):
+        memory = "–" if r["memory"] == "default" else r["memory"]
+        share = f"{r['share of budget']:.0%}" if "share of budget" in r else "–"
+        sizes = (
+            [said(r["peak"]), said(r["beyond libraries"]), share]
+            if "peak" in r
+            else [r["failure"].partition(": ")[0], "–", "–"]
+        )
+        lines.append(f"| {' | '.join([r['network'], format(r['samples'], ','), r['tool'], memory, *sizes])} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -30,3 +30,11 @@ def test_a_run_has_the_peak_of_a_process_and_its_share_of_the_budget(monkeypatch
 def test_a_run_that_fails_says_why():
     found = peak_memory.run("landscape", "mlp", 64, "1KiB")
     assert "expected" in found["failure"]
+
+
+def test_the_table_has_peaks_shares_and_failures():
+    row = {"network": "mlp", "samples": 5085, "tool": "landscape", "memory": "1GiB", "peak": 3 << 30, "beyond libraries": 1 << 29}
+    failed = {"network": "mlp", "samples": 64, "tool": "PyHessian", "memory": "default", "failure": "MemoryError: no room"}
+    text = peak_memory.memory_table({"beside peers": [row | {"share of budget": 0.5}], "within a budget": [failed]})
+    assert "| mlp | 5,085 | landscape | 1GiB | 3.0 GiB | 512 MiB | 50% |" in text
+    assert "| mlp | 64 | PyHessian | – | MemoryError | – | – |" in text
