@@ -115,10 +115,22 @@ def claims(documents: list[Document], traces: Sequence[Document] = ()) -> str:
     for line in headlines():
         have = [d for d in documents if any(f.value is not None for f in line.figures(d))]
         if line.first and have:
-            where = "" if have == documents else f" ({'; '.join(str(d['machine']['processor']) for d in have)} only)"
+            where = "" if have == documents else _only(have)
             more = _of_more(traces) if line.work == TRACE else ""
-            lines.append(f"- {line.work[0].upper()}{line.work[1:]}: {told(line.worst(have), line.most)}{where}{more}.")
+            figures = ((f, [d for d in have if _has(line, d, f.beside)]) for f in line.worst(have))
+            numbers = ", ".join(told([f], line.most) + ("" if there == have else _only(there)) for f, there in figures)
+            lines.append(f"- {line.work[0].upper()}{line.work[1:]}: {numbers}{where}{more}.")
     return "\n".join(lines) + "\n"
+
+
+def _has(line: Headline, document: Document, beside: str) -> bool:
+    """Whether a processor's results have the number beside this candidate."""
+    return any(f.beside == beside and f.value is not None for f in line.figures(document))
+
+
+def _only(documents: list[Document]) -> str:
+    """ " (NAME only)": what some processors alone have."""
+    return f" ({'; '.join(str(d['machine']['processor']) for d in documents)} only)"
 
 
 def _of_more(traces: Sequence[Document]) -> str:

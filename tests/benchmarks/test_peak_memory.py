@@ -33,7 +33,14 @@ def test_a_run_that_fails_says_why():
 
 
 def test_the_table_has_peaks_shares_and_failures():
-    row = {"network": "mlp", "samples": 5085, "tool": "landscape", "memory": "1GiB", "peak": 3 << 30, "beyond libraries": 1 << 29}
+    row = {
+        "network": "mlp",
+        "samples": 5085,
+        "tool": "landscape",
+        "memory": "1GiB",
+        "peak": 3 << 30,
+        "beyond libraries": 1 << 29,
+    }
     failed = {"network": "mlp", "samples": 64, "tool": "PyHessian", "memory": "default", "failure": "MemoryError: no room"}
     text = peak_memory.memory_table({"beside peers": [row | {"share of budget": 0.5}], "within a budget": [failed]})
     assert "| mlp | 5,085 | landscape | 1GiB | 3.0 GiB | 512 MiB | 50% |" in text
