@@ -53,6 +53,11 @@ class Network:
         fixed = {name: carried(b) for name, b in case.model.named_buffers()}
         return cls(case.name, shapes, last), Point(carried(weights), fixed, carried(case.x), carried(case.y))
 
+    @property
+    def convolves(self) -> bool:
+        """Whether it has convolutions of many images."""
+        return self.name == "resnet20"
+
     def outputs(self, weights: Array, fixed: State, x: Array) -> Array:
         """Logits with the classes last."""
         ends = list(itertools.accumulate(math.prod(shape) for _, shape in self.shapes))

@@ -1,9 +1,10 @@
 """matfree: XTrace and Hutchinson's estimator in JAX, on the same network written in JAX (`jax_networks`).
 
 JAX runs in this process, on as many threads as PyTorch has when it starts. A product is the gradient's derivative along v;
-`jax.linearize` keeps what does not depend on v, which its further products and its traces use. Products of several vectors come
-one after another: `vmap` over them is slower on a CPU. JAX's QR goes through scipy's BLAS, whose threads wait
-for one another on tall matrices: it gets one. Compilation is charged to nobody (`ready`).
+`jax.linearize` keeps what does not depend on v, which its further products and its traces use. The products of an estimator come
+together by `vmap` where the network convolves: XLA computes a convolution inside a loop many times more slowly. Elsewhere they
+come one after another, which is faster there. JAX's QR goes through scipy's BLAS, whose threads wait for one another on tall
+matrices: it gets one. Compilation is charged to nobody (`ready`).
 """
 
 import os
@@ -54,9 +55,13 @@ def applied(hessian: Callable[[Array], Array], v: Array) -> Array:
 
 
 @cache
-def estimator(name: str, samples: int) -> Any:
+def estimator(name: str, samples: int, together: bool) -> Any:
     """(Hessian, weights, key) -> (mean, standard error) of so many samples, compiled at its first call."""
-    one_by_one = sequential_vmap(lambda v, hessian: hessian(v))
+
+    def applied(v: Array, hessian: Callable[[Array], Array]) -> Array:
+        return hessian(v)
+
+    integrand = applied if together else sequential_vmap(applied)
 
     def estimate(hessian: Callable[[Array], Array], weights: Array, key: Array) -> tuple[Array, Array]:
         if name == "xtrace":
@@ -67,7 +72,7 @@ def estimator(name: str, samples: int) -> Any:
             found = stochtrace.estimator_monte_carlo_mean_and_sem(
                 stochtrace.monte_carlo_trace(), stochtrace.sampler_signs(weights, num=samples)
             )
-        return found(one_by_one, key, hessian)
+        return found(integrand, key, hessian)
 
     return jax.jit(estimate)
 
@@ -93,7 +98,7 @@ class Matfree(Session):
         name, products = cheapest(plan)
         hessian = self._linearized()
         for samples in set(blocks(name, products)):
-            jax.block_until_ready(estimator(name, samples)(hessian, self.point.weights, jax.random.key(1)))
+            jax.block_until_ready(self._estimator(name, samples)(hessian, self.point.weights, jax.random.key(1)))
 
     def alone(self, v: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
         return _back(product(self.network, self.point, carried(v)))
@@ -110,12 +115,15 @@ class Matfree(Session):
         for size, key in zip(sizes, jax.random.split(jax.random.key(0), len(sizes)), strict=True):
             meter.count(2 * size if name == "xtrace" else size)
             with self._libraries.limit(limits=1, user_api="blas"):
-                mean, error = estimator(name, size)(hessian, self.point.weights, key)
+                mean, error = self._estimator(name, size)(hessian, self.point.weights, key)
                 means.append(float(mean))
                 errors.append(float(error))
         shares = np.array(sizes) / sum(sizes)
         half = 1.96 * float(np.linalg.norm(shares * errors))
         return Trace(float(shares @ means), half, meter.products, f"{name}, {products} products, as planned")
+
+    def _estimator(self, name: str, samples: int) -> Any:
+        return estimator(name, samples, self.network.convolves)
 
     def _linearized(self) -> Any:
         return jax.block_until_ready(linearized(self.network, self.point))
