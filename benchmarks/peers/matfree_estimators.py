@@ -1,10 +1,10 @@
 """matfree: XTrace and Hutchinson's estimator in JAX, on the same network written in JAX (`jax_networks`).
 
 JAX runs in this process, on as many threads as PyTorch has when it starts. A product is the gradient's derivative along v;
-`jax.linearize` keeps what does not depend on v, which its further products and its traces use. The products of an estimator come
-together by `vmap` where the network convolves: XLA computes a convolution inside a loop many times more slowly. Elsewhere they
-come one after another, which is faster there. JAX's QR goes through scipy's BLAS, whose threads wait for one another on tall
-matrices: it gets one. Compilation is charged to nobody (`ready`).
+`jax.linearize` keeps what does not depend on v, which its further products and its traces use. The products of an estimator
+come together by `vmap` where the network convolves: XLA computes a convolution inside a loop many times more slowly. Elsewhere
+they come one after another, which is faster there. JAX's QR goes through scipy's BLAS, whose threads wait for one another on
+tall matrices: it gets one. Compilation is charged to nobody (`ready`).
 """
 
 import os
